@@ -1,0 +1,5 @@
+"""govrun: governed execution with receipts."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

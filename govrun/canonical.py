@@ -1,0 +1,105 @@
+"""One value, one spelling: the restricted JSON profile that govrun signs.
+
+UTF-8, RFC 8785 order and spelling, restricted so that every sane serialiser agrees: ASCII keys, strings,
+booleans, null, arrays, objects, and integers within +-(2^53 - 1). No floats.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import orjson
+
+from govrun.errors import ExitCode, GovrunError
+
+JsonObject = dict[str, Any]
+
+MAX_BYTES: Final = 1 << 20
+
+# A number with a fraction or exponent where a value may stand. Strings can contain this too, so a hit is only a
+# reason to look closer.
+_MAYBE_FLOAT = re.compile(rb"[:\[,]-?[0-9]+[.eE]")
+_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
+
+
+def encode(value: Any) -> bytes:
+    """Write a value of the profile as its one byte string.
+
+    Objects must have ASCII keys (every schema is closed, so validated values do). Raises GovrunError
+    (receipt-invalid) for anything outside the profile: floats, integers beyond 2^53 - 1, lone surrogates.
+    """
+    try:
+        data = orjson.dumps(value, option=_OPTIONS)
+    except (orjson.JSONEncodeError, TypeError) as error:
+        raise GovrunError(
+            ExitCode.RECEIPT_INVALID, "canonical.encode", "a value cannot be written canonically", found=str(error)
+        ) from error
+    if _MAYBE_FLOAT.search(data) and _has_float(value):
+        raise GovrunError(ExitCode.RECEIPT_INVALID, "canonical.float", "floats are not part of the signed profile")
+    return data
+
+
+def decode(data: bytes, what: str = "document") -> JsonObject:
+    """Read an object from its canonical bytes; `encode(decode(b)) == b` or GovrunError (ledger-inconsistent).
+
+    That one comparison refuses white space, other key orders, duplicate members, other escapes and numbers
+    that do not survive.
+    """
+    value = _loads(data, what)
+    try:
+        canonical = orjson.dumps(value, option=_OPTIONS)
+    except (orjson.JSONEncodeError, TypeError) as error:
+        raise _not_canonical(what, str(error)) from error
+    if canonical != data:
+        raise _not_canonical(what, _first_difference(canonical, data))
+    if _MAYBE_FLOAT.search(data) and _has_float(value):
+        raise _not_canonical(what, "a float")
+    return value
+
+
+def _loads(data: bytes, what: str) -> JsonObject:
+    if len(data) > MAX_BYTES:
+        raise GovrunError(
+            ExitCode.LEDGER_INCONSISTENT,
+            "canonical.size",
+            f"{what} is too large",
+            found=f"{len(data)} bytes",
+            expected=f"at most {MAX_BYTES} bytes",
+        )
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise GovrunError(
+            ExitCode.LEDGER_INCONSISTENT, "canonical.json", f"{what} is not JSON", found=str(error)
+        ) from error
+    if not isinstance(value, dict):
+        raise GovrunError(
+            ExitCode.LEDGER_INCONSISTENT, "canonical.object", f"{what} is not an object", found=type(value).__name__
+        )
+    return value
+
+
+def _not_canonical(what: str, found: str) -> GovrunError:
+    return GovrunError(
+        ExitCode.LEDGER_INCONSISTENT,
+        "canonical.bytes",
+        f"{what} is not in canonical form",
+        found=found,
+        expected="the RFC 8785 spelling of the same value",
+    )
+
+
+def _first_difference(a: bytes, b: bytes) -> str:
+    at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return f"another spelling from byte {at} on"
+
+
+def _has_float(value: Any) -> bool:
+    if isinstance(value, float):
+        return True
+    if isinstance(value, dict):
+        return any(_has_float(v) for v in value.values())
+    if isinstance(value, list | tuple):
+        return any(_has_float(v) for v in value)
+    return False

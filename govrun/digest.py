@@ -1,0 +1,112 @@
+"""Bounded hashing: files, bytes, and commitments that cannot be guessed."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from govrun.errors import ExitCode, GovrunError
+
+CHUNK: Final = 1 << 20
+SALT_BYTES: Final = 32
+
+
+def sha256_hex(data: bytes) -> str:
+    """Lower-case hex of the SHA-256 of data."""
+    return hashlib.sha256(data).hexdigest()
+
+
+@attrs.frozen
+class FileDigest:
+    """A regular file as it was when it was read: size in bytes, sha256 in lower-case hex."""
+
+    size: int
+    sha256: str
+
+
+@attrs.frozen
+class FileIdentity:
+    """What changes when a file is replaced or rewritten; equal identities allow a cached digest."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+def identity_of(status: os.stat_result) -> FileIdentity:
+    return FileIdentity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def digest_file(path: Path, progress: Callable[[int], None] | None = None) -> FileDigest:
+    """Hash a regular file through one descriptor; refuse anything else, and a file that grows while it is read.
+
+    progress is called with the number of bytes of each chunk. Raises GovrunError (preflight-refused).
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise GovrunError(
+            ExitCode.PREFLIGHT_REFUSED, "file.readable", f"{path.name} cannot be read", found=error.strerror
+        ) from error
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise GovrunError(
+                ExitCode.PREFLIGHT_REFUSED,
+                "file.regular",
+                f"{path.name} is not a regular file",
+                expected="a regular file",
+            )
+        state = hashlib.sha256()
+        size = 0
+        while chunk := file.read(CHUNK):
+            state.update(chunk)
+            size += len(chunk)
+            if progress is not None:
+                progress(len(chunk))
+        if identity_of(os.fstat(descriptor)) != identity_of(status) or size != status.st_size:
+            raise GovrunError(ExitCode.PREFLIGHT_REFUSED, "file.stable", f"{path.name} changed while it was read")
+    return FileDigest(size, state.hexdigest())
+
+
+def field_salt(salt: bytes, field: str) -> bytes:
+    """The salt of one field of one receipt; handing it out discloses that field and no other.
+
+    salt is the receipt's 32 random bytes, field a name such as `prompt` or `stdout`.
+    """
+    return hmac.digest(salt, b"govrun-field-salt:" + field.encode("ascii"), "sha256")
+
+
+class Commitment:
+    """Commit to a byte string while it streams; `hex` is what the receipt shows.
+
+    With a field salt: HMAC-SHA-256 (RFC 2104) of the bytes. Without one: plain SHA-256.
+    """
+
+    def __init__(self, salt: bytes | None) -> None:
+        self.algorithm = "sha256" if salt is None else "hmacSha256"
+        self._state = hashlib.sha256() if salt is None else hmac.new(salt, digestmod="sha256")
+        self.size = 0
+
+    def update(self, data: bytes) -> None:
+        self._state.update(data)
+        self.size += len(data)
+
+    def hex(self) -> str:
+        return self._state.hexdigest()
+
+
+def commit(data: bytes, salt: bytes | None) -> Commitment:
+    """The commitment to data, whole."""
+    commitment = Commitment(salt)
+    commitment.update(data)
+    return commitment

@@ -1,0 +1,1 @@
+"""Small programs that govrun starts as children."""

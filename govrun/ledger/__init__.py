@@ -1,0 +1,1 @@
+"""An append-only log of receipts: arithmetic, entries, checkpoints, stores."""

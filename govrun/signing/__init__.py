@@ -1,0 +1,1 @@
+"""Keys, the DSSE envelope, and signed notes."""
