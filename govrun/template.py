@@ -1,0 +1,173 @@
+"""Deterministic commands: typed holes in a fixed order, no shell, one receipt spelling."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal
+
+import attrs
+
+from govrun import canonical
+from govrun.digest import Commitment, commit, field_salt, sha256_hex
+from govrun.errors import ExitCode, GovrunError
+
+HoleKind = Literal["path", "secret", "prompt", "text", "number", "flag", "url", "free"]
+
+MAX_WORD_BYTES: Final = 131_071  # Linux MAX_ARG_STRLEN less the closing NUL
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,9})?")
+_FLAG = re.compile(r"--?[A-Za-z][A-Za-z0-9-]{0,62}")
+_HOLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
+
+
+@attrs.frozen
+class Word:
+    """One element of argv that the backend's author wrote: the same for every request."""
+
+    text: str
+
+
+@attrs.frozen
+class Hole:
+    """One element of argv that depends on the request or the machine: prefix, then value, nothing after.
+
+    prefix is the author's (`--prompt=`) or empty. A value can never leave its element. kind decides what the value may
+    be and what the receipt shows instead of it.
+    """
+
+    kind: HoleKind
+    name: str
+    value: str
+    prefix: str = ""
+
+
+Argument = Word | Hole
+
+
+@attrs.frozen
+class Template:
+    """A command as words and holes, program first. name is stable, such as `bitnet.run-inference`."""
+
+    name: str
+    arguments: tuple[Argument, ...]
+
+
+def render(template: Template) -> tuple[str, ...]:
+    """The argv to run: one element per argument, in order. Raises GovrunError (template-refused)."""
+    if not template.arguments:
+        raise _refused("template.empty", "the command is empty", "no arguments", "a program")
+    return tuple(_render(argument) for argument in template.arguments)
+
+
+def _render(argument: Argument) -> str:
+    if isinstance(argument, Word):
+        _check_bytes("word", argument.text)
+        return argument.text
+    if _HOLE_NAME.fullmatch(argument.name) is None:
+        raise _refused("template.holeName", "a hole has a malformed name", repr(argument.name[:32]), "a short name")
+    _CHECKS[argument.kind](argument)
+    text = argument.prefix + argument.value
+    _check_bytes(argument.name, text)
+    return text
+
+
+def _check_bytes(name: str, text: str) -> None:
+    if "\0" in text:
+        raise _refused("template.nul", f"{name} contains NUL", "NUL", "no program can be given one")
+    try:
+        size = len(text.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise _refused("template.utf8", f"{name} is not UTF-8", "undecodable bytes", "UTF-8") from error
+    if size > MAX_WORD_BYTES:
+        raise _refused(
+            "template.size",
+            f"{name} does not fit into one argument",
+            f"{size} bytes",
+            f"at most {MAX_WORD_BYTES} bytes",
+        )
+
+
+def _check_value(hole: Hole) -> None:
+    # A value that stands alone and begins with a dash would be read as a flag.
+    if not hole.prefix and hole.value.startswith("-"):
+        raise _refused("template.dash", f"{hole.name} would be read as a flag", "a leading dash", "a value")
+
+
+def _check_number(hole: Hole) -> None:
+    if _NUMBER.fullmatch(hole.value) is None:
+        raise _refused("template.number", f"{hole.name} is not a number", repr(hole.value[:32]), "a plain number")
+
+
+def _check_flag(hole: Hole) -> None:
+    if hole.prefix or _FLAG.fullmatch(hole.value) is None:
+        raise _refused("template.flag", f"{hole.name} is not a flag", repr(hole.value[:32]), "--name")
+
+
+def _check_path(hole: Hole) -> None:
+    if not hole.value.startswith("/"):
+        raise _refused("template.path", f"{hole.name} is not an absolute path", "a relative path", "an absolute path")
+
+
+def _check_url(hole: Hole) -> None:
+    if not hole.value.startswith(("http://", "https://")):
+        raise _refused("template.url", f"{hole.name} is not an http URL", "another scheme", "http:// or https://")
+
+
+def _check_secret(hole: Hole) -> None:
+    # Every process of the machine may read a command line.
+    raise _refused(
+        "template.secret", f"secret {hole.name} stands in argv", "a secret in argv", "an environment variable"
+    )
+
+
+def _check_free(hole: Hole) -> None:
+    # The caller wrote the whole command; any word, a flag included, is what was asked for.
+    if hole.prefix:
+        raise _refused("template.free", f"{hole.name} has a prefix", "a prefix", "the caller's word alone")
+
+
+_CHECKS: Final = {
+    "path": _check_path,
+    "secret": _check_secret,
+    "prompt": _check_value,
+    "text": _check_value,
+    "number": _check_number,
+    "flag": _check_flag,
+    "url": _check_url,
+    "free": _check_free,
+}
+
+
+def redacted(template: Template) -> tuple[str, ...]:
+    """The command as a receipt shows it: `<basename>` for a path, `{prompt}`, `{arg.N}`; numbers and flags as they are."""
+    return tuple(_redact(argument) for argument in template.arguments)
+
+
+def _redact(argument: Argument) -> str:
+    if isinstance(argument, Word):
+        return argument.text
+    if argument.kind in ("number", "flag"):
+        return argument.prefix + argument.value
+    if argument.kind == "path":
+        return f"{argument.prefix}<{argument.value.rstrip('/').rpartition('/')[2]}>"
+    if argument.kind == "secret":
+        return f"{argument.prefix}{{secret:{argument.name}}}"
+    return f"{argument.prefix}{{{argument.name}}}"
+
+
+def template_digest(template: Template) -> str:
+    """sha256, in hex, of the canonical redacted command: equal for equal commands on every machine."""
+    return sha256_hex(canonical.encode({"name": template.name, "argv": list(redacted(template))}))
+
+
+def commitments(template: Template, salt: bytes | None) -> tuple[tuple[str, Commitment], ...]:
+    """(name, commitment) of every hole whose value the receipt does not show, in order; see `digest.Commitment`."""
+    hidden = ("text", "free", "url")
+    return tuple(
+        (a.name, commit(a.value.encode(), None if salt is None else field_salt(salt, a.name)))
+        for a in template.arguments
+        if isinstance(a, Hole) and a.kind in hidden
+    )
+
+
+def _refused(rule: str, what: str, found: str, expected: str) -> GovrunError:
+    return GovrunError(ExitCode.TEMPLATE_REFUSED, rule, what, found=found, expected=expected)
