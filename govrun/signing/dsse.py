@@ -1,0 +1,241 @@
+"""DSSE v1 envelopes in the one spelling the ledger takes as a leaf.
+
+    {"payload":"<base64>","payloadType":"application/vnd.in-toto+json","signatures":[{"keyid":"<hex>","sig":"<base64>"}]}
+
+Compact, members in this order, one signature (two for key entries). What is signed is not the payload but its
+pre-authentication encoding, `PAE`, lengths in bytes. The keyid is a hint: it is not signed, and nobody who changes it
+gains more than a slower verification. Source: DSSE protocol.md and envelope.md, v1.0.2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from govrun.errors import ExitCode, GovrunError
+from govrun.signing import b64
+from govrun.signing.keys import SIGNATURE_BYTES, Signer, Verifier
+
+PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
+MAX_ENVELOPE_BYTES: Final = 65_535
+MAX_PAYLOAD_BYTES: Final = 32_768
+MAX_SIGNATURES: Final = 2
+
+_KEYID = re.compile(r"[0-9a-f]{64}")
+
+# A leaf has no quote and no escape inside its strings, so its quotes stand at fixed places: cut at the quotes, the
+# payload is piece 3, the type piece 7, and each signature's keyid and sig follow, 8 pieces apart.
+_PIECES_OF_ONE: Final = 19
+_PIECES_EACH: Final = 8
+
+
+@attrs.frozen
+class Signature:
+    """One signature of an envelope: keyid (64 lower-case hex digits, a hint) and sig (64 bytes, Ed25519)."""
+
+    keyid: str
+    sig: bytes
+
+
+@attrs.frozen
+class Envelope:
+    """What an envelope's bytes say; nothing in it is verified."""
+
+    payload: bytes
+    payload_type: str
+    signatures: tuple[Signature, ...]
+
+
+@attrs.frozen
+class VerifiedPayload:
+    """A payload under the keys that signed it, in the order of the signatures; only `verify_envelope` makes one."""
+
+    payload: bytes
+    verifiers: tuple[Verifier, ...]
+
+
+def pae(payload_type: bytes, payload: bytes) -> bytes:
+    """The pre-authentication encoding: the bytes that are signed."""
+    return b"DSSEv1 %d %b %d %b" % (len(payload_type), payload_type, len(payload), payload)
+
+
+_TYPE_BYTES: Final = PAYLOAD_TYPE.encode()
+
+
+def parse_envelope(data: bytes) -> Envelope:
+    """Read an envelope; `format_envelope(parse_envelope(b)) == b` or GovrunError (ledger-inconsistent).
+
+    At most 65,535 bytes, the payload at most 32,768. There is no JSON parser here on purpose: two of them may read
+    the same bytes differently, one comparison may not.
+    """
+    if len(data) > MAX_ENVELOPE_BYTES:
+        raise _broken("envelope.size", "an envelope is too large", f"{len(data)} bytes", f"{MAX_ENVELOPE_BYTES} bytes")
+    pieces = data.split(b'"')
+    count, rest = divmod(len(pieces) - (_PIECES_OF_ONE - _PIECES_EACH), _PIECES_EACH)
+    if rest or not 1 <= count <= MAX_SIGNATURES:
+        raise _not_a_leaf("other members or another number of them")
+    try:
+        envelope = Envelope(
+            b64.decode(pieces[3]),
+            pieces[7].decode("ascii"),
+            tuple(
+                Signature(pieces[at].decode("ascii"), b64.decode(pieces[at + 4]))
+                for at in range(13, 13 + count * _PIECES_EACH, _PIECES_EACH)
+            ),
+        )
+    except ValueError as error:
+        raise _not_a_leaf("base64 or text that is not canonical") from error
+    if problem := _problem(envelope):
+        raise _broken(*problem)
+    if _write(envelope) != data:
+        raise _not_a_leaf("another spelling")
+    return envelope
+
+
+def format_envelope(envelope: Envelope) -> bytes:
+    """Write an envelope; inverse of `parse_envelope`. GovrunError (receipt-invalid) for what it would not read."""
+    if problem := _problem(envelope):
+        rule, what, found, expected = problem
+        raise GovrunError(ExitCode.RECEIPT_INVALID, rule, what, found=found, expected=expected)
+    return _write(envelope)
+
+
+def sign_envelope(payload: bytes, signers: Sequence[Signer]) -> Envelope:
+    """Sign payload with each signer in order (one, or two for key entries).
+
+    GovrunError: receipt-invalid if the payload is too large or the signers are none, too many or the same twice;
+    signing-failed if a signer fails.
+    """
+    _check_signers(signers)
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise GovrunError(
+            ExitCode.RECEIPT_INVALID,
+            "envelope.payload",
+            "a payload is too large",
+            found=f"{len(payload)} bytes",
+            expected=f"{MAX_PAYLOAD_BYTES} bytes",
+        )
+    message = pae(_TYPE_BYTES, payload)
+    return Envelope(
+        payload, PAYLOAD_TYPE, tuple(Signature(signer.verifier.keyid, signer.sign(message)) for signer in signers)
+    )
+
+
+def verify_envelope(
+    envelope: bytes | Envelope, verifiers: Mapping[str, Verifier] | Collection[Verifier], required: int = 1
+) -> VerifiedPayload:
+    """Verify every signature of an envelope, exactly `required` of them, each under another trusted key.
+
+    verifiers: the trusted keys (of a mapping, its values). The keyid only decides which is tried first. A signature
+    by an unknown key, one key twice, one signature more or fewer than required: GovrunError (signature-untrusted).
+    Bytes that are no envelope: ledger-inconsistent.
+    """
+    if isinstance(envelope, bytes):
+        envelope = parse_envelope(envelope)
+    if required < 1 or len(envelope.signatures) != required:
+        raise _untrusted(
+            "signature.count",
+            "another number of signatures than required",
+            str(len(envelope.signatures)),
+            str(required),
+        )
+    trusted = verifiers.values() if isinstance(verifiers, Mapping) else verifiers
+    message = pae(envelope.payload_type.encode(), envelope.payload)
+    found: list[Verifier] = []
+    for signature in envelope.signatures:
+        verifier = _find(message, signature, trusted)
+        if any(verifier.public == other.public for other in found):
+            raise _untrusted("signature.twice", "one key signed twice", verifier.name, "distinct keys")
+        found.append(verifier)
+    return VerifiedPayload(envelope.payload, tuple(found))
+
+
+def _find(message: bytes, signature: Signature, trusted: Collection[Verifier]) -> Verifier:
+    hint = signature.keyid
+    for verifier in trusted:
+        if verifier.keyid == hint and verifier.accepts(message, signature.sig):
+            return verifier
+    for verifier in trusted:
+        if verifier.keyid != hint and verifier.accepts(message, signature.sig):
+            return verifier
+    raise _untrusted(
+        "signature.untrusted",
+        "a signature belongs to none of the trusted keys",
+        f"keyid {hint[:16]}...",
+        f"one of {len(trusted)} trusted keys",
+    )
+
+
+def _write(envelope: Envelope) -> bytes:
+    signatures = b",".join(
+        b'{"keyid":"%b","sig":"%b"}' % (signature.keyid.encode(), b64.encode(signature.sig))
+        for signature in envelope.signatures
+    )
+    return b'{"payload":"%b","payloadType":"%b","signatures":[%b]}' % (
+        b64.encode(envelope.payload),
+        envelope.payload_type.encode(),
+        signatures,
+    )
+
+
+def _problem(envelope: Envelope) -> tuple[str, str, str, str] | None:
+    """What keeps envelope from being one of ours: rule, what, found, expected."""
+    if envelope.payload_type != PAYLOAD_TYPE:
+        return "envelope.type", "an envelope's payload is of another type", ascii(envelope.payload_type), PAYLOAD_TYPE
+    if len(envelope.payload) > MAX_PAYLOAD_BYTES:
+        return (
+            "envelope.payload",
+            "a payload is too large",
+            f"{len(envelope.payload)} bytes",
+            f"{MAX_PAYLOAD_BYTES} bytes",
+        )
+    if not 1 <= len(envelope.signatures) <= MAX_SIGNATURES:
+        return (
+            "envelope.signatures",
+            "an envelope has the wrong number of signatures",
+            str(len(envelope.signatures)),
+            f"1 to {MAX_SIGNATURES}",
+        )
+    for signature in envelope.signatures:
+        if not _KEYID.fullmatch(signature.keyid):
+            return "envelope.keyid", "a keyid is malformed", ascii(signature.keyid[:64]), "64 lower-case hex digits"
+        if len(signature.sig) != SIGNATURE_BYTES:
+            return (
+                "envelope.sig",
+                "a signature has the wrong length",
+                f"{len(signature.sig)} bytes",
+                f"{SIGNATURE_BYTES} bytes",
+            )
+    return None
+
+
+def _check_signers(signers: Sequence[Signer]) -> None:
+    keys = {signer.verifier.public for signer in signers}
+    if not 1 <= len(signers) <= MAX_SIGNATURES or len(keys) != len(signers):
+        raise GovrunError(
+            ExitCode.RECEIPT_INVALID,
+            "envelope.signers",
+            "an envelope needs one signer, or two that differ",
+            found=f"{len(signers)} signers, {len(keys)} keys",
+            expected=f"1 to {MAX_SIGNATURES} distinct keys",
+        )
+
+
+def _broken(rule: str, what: str, found: str, expected: str) -> GovrunError:
+    return GovrunError(ExitCode.LEDGER_INCONSISTENT, rule, what, found=found, expected=expected)
+
+
+def _not_a_leaf(found: str) -> GovrunError:
+    return _broken(
+        "envelope.bytes",
+        "an envelope is not in its canonical form",
+        found,
+        "compact payload, payloadType, signatures with keyid and sig, padded base64",
+    )
+
+
+def _untrusted(rule: str, what: str, found: str, expected: str) -> GovrunError:
+    return GovrunError(ExitCode.SIGNATURE_UNTRUSTED, rule, what, found=found, expected=expected)
