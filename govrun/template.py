@@ -138,7 +138,7 @@ _CHECKS: Final = {
 
 
 def redacted(template: Template) -> tuple[str, ...]:
-    """The command as a receipt shows it: `<basename>` for a path, `{prompt}`, `{arg.N}`; numbers and flags as they are."""
+    """The command as a receipt shows it: `<basename>`, `{prompt}`, `{arg.N}`; words, numbers and flags as they are."""
     return tuple(_redact(argument) for argument in template.arguments)
 
 

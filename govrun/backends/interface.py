@@ -125,7 +125,7 @@ class Stream:
 
 @attrs.frozen
 class Containment:
-    """What kept the child in: `pidNamespace` (everything dies with govrun) or `group` (what leaves its session may live).
+    """What kept the child in: `pidNamespace` (all dies with govrun) or `group` (what leaves its session may live).
 
     leftovers: processes that were still there after the leader's exit and had to be killed.
     """

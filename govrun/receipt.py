@@ -1,0 +1,127 @@
+"""Receipts: in-toto Statements of closed kinds, bound to their place in a ledger.
+
+A receipt says what these keys signed, in this order. It never means that a claim is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal, get_args
+
+import attrs
+
+from govrun import canonical, schemas
+from govrun.canonical import JsonObject
+from govrun.digest import sha256_hex
+from govrun.errors import ExitCode, GovrunError
+
+STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
+MAX_PAYLOAD_BYTES: Final = 32_768
+ZERO_HASH: Final = "0" * 64
+
+Kind = Literal["genesis", "intent", "outcome", "denied", "gap", "policyAdopted", "keyAdded", "keyRevoked"]
+KINDS: Final[tuple[str, ...]] = get_args(Kind)
+
+
+@attrs.frozen
+class Position:
+    """Where a receipt stands: the origin, its index, and the leaf hash of the entry before it (hex, zeros at 0)."""
+
+    origin: str
+    index: int
+    previous: str
+
+
+@attrs.frozen
+class Draft:
+    """A receipt that has no place yet: its predicate without `ledger`, and the outputs that it may name as subject.
+
+    outputs: (name, sha256 hex) of declared files; only a successful outcome has them.
+    """
+
+    kind: Kind
+    predicate: JsonObject
+    outputs: tuple[tuple[str, str], ...] = ()
+
+
+@attrs.frozen
+class Statement:
+    """A receipt whose bytes fit the profile, the schema and the subject rule; says nothing about signatures."""
+
+    kind: Kind
+    predicate: JsonObject
+    position: Position
+
+
+def format_statement(draft: Draft, position: Position) -> bytes:
+    """The canonical payload of a draft at a position.
+
+    Raises GovrunError (receipt-invalid) when it does not fit its schema or is larger than 32 KiB.
+    """
+    placed = {
+        **draft.predicate,
+        "ledger": {"origin": position.origin, "index": position.index, "previous": position.previous},
+    }
+    subject = [{"name": n, "digest": {"sha256": d}} for n, d in draft.outputs] or [_predicate_subject(draft.predicate)]
+    statement = {
+        "_type": STATEMENT_TYPE,
+        "subject": subject,
+        "predicateType": f"urn:govrun:{draft.kind}:v1",
+        "predicate": placed,
+    }
+    schemas.check(statement, "receipt.v1", draft.kind, ExitCode.RECEIPT_INVALID, f"{draft.kind} receipt")
+    payload = canonical.encode(statement)
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise GovrunError(
+            ExitCode.RECEIPT_INVALID,
+            "receipt.size",
+            f"{draft.kind} receipt is too large",
+            found=f"{len(payload)} bytes",
+            expected=f"at most {MAX_PAYLOAD_BYTES} bytes",
+        )
+    return payload
+
+
+def parse_statement(payload: bytes) -> Statement:
+    """Read a payload back; raises GovrunError (ledger-inconsistent) unless bytes, schema and subject all agree."""
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise _inconsistent("receipt.size", "a payload is too large", f"{len(payload)} bytes", "at most 32768 bytes")
+    value = canonical.decode(payload, "payload")
+    kind = str(value.get("predicateType")).removeprefix("urn:govrun:").removesuffix(":v1")
+    if kind not in KINDS or value["predicateType"] != f"urn:govrun:{kind}:v1":
+        raise _inconsistent(
+            "receipt.kind", "unknown predicate type", str(value.get("predicateType"))[:80], "a known kind"
+        )
+    schemas.check(value, "receipt.v1", kind, ExitCode.LEDGER_INCONSISTENT, f"{kind} receipt")
+    predicate: JsonObject = value["predicate"]
+    _check_subject(kind, value["subject"], predicate)
+    at = predicate["ledger"]
+    return Statement(kind, predicate, Position(at["origin"], at["index"], at["previous"]))  # type: ignore[arg-type]
+
+
+def _predicate_subject(predicate: JsonObject) -> JsonObject:
+    bare = {name: value for name, value in predicate.items() if name != "ledger"}
+    return {"name": "predicate", "digest": {"sha256": sha256_hex(canonical.encode(bare))}}
+
+
+def _check_subject(kind: str, subject: Sequence[JsonObject], predicate: JsonObject) -> None:
+    # A failed outcome must not name outputs: a generic tool would print "OK" for them.
+    outputs = predicate["outputs"] if kind == "outcome" and predicate["status"] == "succeeded" else []
+    if outputs and isinstance(outputs, list):
+        expected = [{"name": o["name"], "digest": {"sha256": o["sha256"]}} for o in outputs]
+    else:
+        expected = [_predicate_subject(predicate)]
+    if subject != expected:
+        raise _inconsistent("receipt.subject", "the subject is not what the predicate says", "another subject", kind)
+
+
+def _inconsistent(rule: str, what: str, found: str, expected: str) -> GovrunError:
+    return GovrunError(ExitCode.LEDGER_INCONSISTENT, rule, what, found=found, expected=expected)
+
+
+def bounded(items: Sequence[Any], limit: int = 4096) -> list[Any] | JsonObject:
+    """A list as it may stand in a receipt: itself, or its length and digest when its bytes exceed the limit."""
+    data = canonical.encode(list(items))
+    if len(data) <= limit and len(items) <= 64:
+        return list(items)
+    return {"count": len(items), "sha256": sha256_hex(data)}
