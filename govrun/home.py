@@ -1,0 +1,212 @@
+"""What a `.govrun` directory holds, how one is made, and whether the one that was found may be trusted.
+
+A directory named `.govrun` may come with a checked-out repository. One that was found rather than named is used only
+if it belongs to the user, nobody else may write it, and the user's own trust file, which lies elsewhere, names it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from govrun import schemas
+from govrun.digest import sha256_hex
+from govrun.errors import ExitCode, GovrunError
+from govrun.policy import parse_toml
+from govrun.settings import absolute_path, read_small
+from govrun.signing.keys import Verifier, format_vkey, parse_vkey
+from govrun.world import World
+
+NAME: Final = ".govrun"
+KEY_ROLES: Final = ("root", "log", "receipt")
+
+
+@attrs.frozen
+class Trust:
+    """What a verifier trusts about one ledger: its origin and its three keys; checkpoint is a pin, or None."""
+
+    origin: str
+    home: Path | None
+    root: Verifier
+    log: Verifier
+    receipt: tuple[Verifier, ...]
+
+
+def find_home(world: World, cwd: Path, option: str | None) -> Path:
+    """The home that an option or GOVRUN_HOME names, or the nearest `.govrun` above cwd that is ours.
+
+    Raises GovrunError: request-invalid for a malformed setting, ledger-unavailable when there is none or it is not
+    to be trusted.
+    """
+    named = option if option is not None else world.environ.get("GOVRUN_HOME")
+    if named is not None:
+        source = "--home" if option is not None else "GOVRUN_HOME"
+        home = absolute_path(str(cwd / named) if option else named, "settings.home", f"home ({source})")
+        return check_home(home)
+    for directory in (cwd, *cwd.parents):
+        candidate = directory / NAME
+        if candidate.is_symlink() or candidate.exists():
+            return _check_named_by_trust(check_home(candidate), world)
+    raise GovrunError(
+        ExitCode.LEDGER_UNAVAILABLE,
+        "home.missing",
+        "there is no .govrun here or above",
+        found="none",
+        expected="a .govrun that `govrun init` made, or GOVRUN_HOME",
+        fix="run `govrun init`",
+    )
+
+
+def check_home(home: Path) -> Path:
+    """The home, when it is a directory of this user that nobody else may write; else ledger-unavailable."""
+    try:
+        status = os.lstat(home)
+    except OSError as error:
+        raise _refused("home.missing", "the home cannot be read", error.strerror or "?", "a directory") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise _refused("home.directory", "the home is not a directory", "another kind of file", "a directory")
+    if status.st_uid != os.geteuid():
+        raise _refused(
+            "home.owner", "the home belongs to another user", f"user {status.st_uid}", f"user {os.geteuid()}"
+        )
+    if status.st_mode & 0o022:
+        raise _refused(
+            "home.writable",
+            "the home can be written by others",
+            f"mode {stat.S_IMODE(status.st_mode):04o}",
+            "mode 0700",
+            "chmod 700 .govrun, after looking at what is in it",
+        )
+    return home
+
+
+def _check_named_by_trust(home: Path, world: World) -> Path:
+    real = os.path.realpath(home)
+    if not any(t.home is not None and str(t.home) == real for t in read_trust_files(world)):
+        raise _refused(
+            "home.planted",
+            "this .govrun was found, but no trust file of yours names it",
+            "a .govrun that may have come with a checked-out repository",
+            "one that `govrun init` made here",
+            "if it is yours, name it: GOVRUN_HOME=/path/to/.govrun",
+        )
+    return home
+
+
+def config_directory(environ: Mapping[str, str]) -> Path:
+    """Where this user's trust files are: `$XDG_CONFIG_HOME/govrun`, by default `~/.config/govrun`."""
+    return _xdg(environ, "XDG_CONFIG_HOME", ".config")
+
+
+def state_directory(environ: Mapping[str, str]) -> Path:
+    """Where the greatest heads seen are: `$XDG_STATE_HOME/govrun`, by default `~/.local/state/govrun`."""
+    return _xdg(environ, "XDG_STATE_HOME", ".local/state")
+
+
+def _xdg(environ: Mapping[str, str], variable: str, fallback: str) -> Path:
+    value = environ.get(variable, "")
+    if value:
+        return absolute_path(value, f"settings.{variable}", variable) / "govrun"
+    home = environ.get("HOME", "")
+    if not home:
+        import pwd
+
+        home = pwd.getpwuid(os.geteuid()).pw_dir
+    return absolute_path(home, "settings.HOME", "HOME") / fallback / "govrun"
+
+
+def trust_path(environ: Mapping[str, str], origin: str) -> Path:
+    """The trust file of one ledger, named by its origin's digest."""
+    return config_directory(environ) / "trust" / f"{sha256_hex(origin.encode())[:16]}.toml"
+
+
+def format_trust(trust: Trust) -> bytes:
+    """The trust file's bytes; inverse of `parse_trust`."""
+    receipts = ", ".join(f'"{format_vkey(v)}"' for v in trust.receipt)
+    lines = [
+        "# Whom you trust about one govrun ledger. Keep it apart from the ledger: keys inside a ledger are never trust.",
+        "format = 1",
+        f'origin = "{trust.origin}"',
+        *([f"home = {_toml_string(str(trust.home))}"] if trust.home is not None else []),
+        f'root = "{format_vkey(trust.root)}"',
+        f'log = "{format_vkey(trust.log)}"',
+        f"receipt = [{receipts}]",
+    ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _toml_string(text: str) -> str:
+    import json
+
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def parse_trust(data: bytes, name: str) -> Trust:
+    """Read a trust file; raises GovrunError (could-not-check) for anything malformed."""
+    document = parse_toml(data, name, ExitCode.COULD_NOT_CHECK, "trust")
+    schemas.check(document, "trust.v1", None, ExitCode.COULD_NOT_CHECK, name)
+    return Trust(
+        origin=document["origin"],
+        home=Path(document["home"]) if "home" in document else None,
+        root=parse_vkey(document["root"]),
+        log=parse_vkey(document["log"]),
+        receipt=tuple(parse_vkey(text) for text in document["receipt"]),
+    )
+
+
+def read_trust_files(world: World) -> tuple[Trust, ...]:
+    """Every trust file of this user, sorted by name; one that is broken, or open to others, refuses by name."""
+    directory = config_directory(world.environ) / "trust"
+    try:
+        names = sorted(n for n in os.listdir(directory) if n.endswith(".toml"))
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise GovrunError(
+            ExitCode.COULD_NOT_CHECK, "trust.readable", "the trust files cannot be read", found=error.strerror
+        ) from error
+    return tuple(load_trust(directory / name) for name in names)
+
+
+def load_trust(path: Path) -> Trust:
+    """One trust file, which nobody but the user may write."""
+    data = read_small(path, "trust")
+    if data is None:
+        raise GovrunError(ExitCode.COULD_NOT_CHECK, "trust.missing", f"there is no trust file {path.name}")
+    status = os.stat(path)
+    if status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022:
+        raise GovrunError(
+            ExitCode.COULD_NOT_CHECK,
+            "trust.writable",
+            f"the trust file {path.name} can be written by others",
+            found=f"user {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o}",
+            expected="a file of yours that only you can write",
+        )
+    return parse_trust(data, path.name)
+
+
+def format_policy(allowed: Sequence[tuple[str, str]]) -> bytes:
+    """A first policy.toml that allows (backend, distribution) pairs and nothing else."""
+    lines = [
+        "# What may run through this ledger. Whatever is not named here is refused, and the refusal is recorded.",
+        "# An unknown key refuses the whole file. docs/policy.md explains every key.",
+        "format = 1",
+    ]
+    for name, distribution in allowed:
+        lines += ["", f"[backends.{name}]"]
+        if distribution != "govrun":
+            lines.append(f'distribution = "{distribution}"')
+        if name == "process":
+            lines.append("freeArgv = true # callers may bring any command; without it only [tasks.NAME] may run")
+    if not allowed:
+        lines += ["", "# Nothing may run yet. For example:", "# [backends.bitnet]", '# determinism = "deterministic"']
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _refused(rule: str, what: str, found: str, expected: str, fix: str | None = None) -> GovrunError:
+    return GovrunError(ExitCode.LEDGER_UNAVAILABLE, rule, what, found=found, expected=expected, fix=fix)

@@ -1,0 +1,199 @@
+"""Where each setting came from: option, environment, config.toml, default, in that order.
+
+Only those four may set home, ledger, policy, keys and paths. A project's `govrun.toml` (or `[tool.govrun]` in its
+`pyproject.toml`) may set parameters, because a checked-out repository is not trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import attrs
+
+from govrun import canonical, schemas
+from govrun.canonical import JsonObject
+from govrun.digest import sha256_hex
+from govrun.errors import ExitCode, GovrunError
+from govrun.policy import MAX_BYTES, parse_toml
+from govrun.redact import base_name
+from govrun.request import SettingSpec
+
+Source = Literal["option", "environment", "config", "default"]
+
+_ENVIRONMENT: Final = {
+    "ledger": "GOVRUN_LEDGER",
+    "policy": "GOVRUN_POLICY",
+    "backend": "GOVRUN_BACKEND",
+}
+DEFAULT_LEDGER_TIMEOUT_MS: Final = 10_000
+
+
+@attrs.frozen
+class Setting:
+    """One setting with its value as text and where it came from; value None when nothing set it."""
+
+    name: str
+    value: str | None
+    source: Source
+
+
+@attrs.frozen
+class Settings:
+    """The core's settings, resolved. config is the operator's config.toml, whole."""
+
+    home: Path
+    ledger: Path
+    policy: Path
+    backend: str | None
+    digests: Literal["salted", "plain"]
+    ledger_timeout_ms: int
+    origins: tuple[Setting, ...]
+    config: JsonObject = attrs.field(repr=False, eq=False)
+
+
+def load_settings(home: Path, environ: Mapping[str, str], options: Mapping[str, str]) -> Settings:
+    """Resolve the core's settings for a home that was found and checked; options beat environment beat config.
+
+    Raises GovrunError (request-invalid) naming the setting, its source and what is wrong with it.
+    """
+    config = read_config(home / "config.toml")
+    resolved = {
+        name: _pick(name, options, environ, config, default)
+        for name, default in (
+            ("ledger", str(home / "ledger.sqlite")),
+            ("policy", str(home / "policy.toml")),
+            ("backend", None),
+        )
+    }
+    digests = config.get("digests", "salted")
+    timeout = config.get("ledgerTimeoutMs", DEFAULT_LEDGER_TIMEOUT_MS)
+    return Settings(
+        home=home,
+        ledger=_path(resolved["ledger"]),
+        policy=_path(resolved["policy"]),
+        backend=resolved["backend"].value,
+        digests=digests,
+        ledger_timeout_ms=timeout,
+        origins=(
+            *resolved.values(),
+            Setting("digests", digests, "config" if "digests" in config else "default"),
+            Setting("ledgerTimeoutMs", str(timeout), "config" if "ledgerTimeoutMs" in config else "default"),
+        ),
+        config=config,
+    )
+
+
+def _pick(
+    name: str, options: Mapping[str, str], environ: Mapping[str, str], config: JsonObject, default: str | None
+) -> Setting:
+    if name in options:
+        return Setting(name, options[name], "option")
+    if _ENVIRONMENT[name] in environ:
+        return Setting(name, environ[_ENVIRONMENT[name]], "environment")
+    if name in config:
+        return Setting(name, config[name], "config")
+    return Setting(name, default, "default")
+
+
+def _path(setting: Setting) -> Path:
+    value = setting.value or ""
+    return absolute_path(value, f"settings.{setting.name}", f"{setting.name} ({setting.source})")
+
+
+def absolute_path(value: str, rule: str, what: str) -> Path:
+    """A path that means the same everywhere: absolute, without `~` and `..`; else GovrunError (request-invalid)."""
+    path = Path(value)
+    if not value or "\0" in value or not path.is_absolute() or ".." in path.parts:
+        raise GovrunError(
+            ExitCode.REQUEST_INVALID,
+            rule,
+            f"{what} is not an explicit path",
+            found=repr(value[:200]),
+            expected="an absolute path without ~ and ..",
+        )
+    return path
+
+
+def read_config(path: Path) -> JsonObject:
+    """The operator's config.toml; a missing one is empty. Raises GovrunError (request-invalid) for anything wrong."""
+    data = read_small(path, "config")
+    if data is None:
+        return {}
+    document = parse_toml(data, path.name, ExitCode.REQUEST_INVALID, "config")
+    if not document:
+        return _refuse_empty(path.name)
+    schemas.check(document, "config.v1", None, ExitCode.REQUEST_INVALID, path.name)
+    return document
+
+
+def _refuse_empty(name: str) -> JsonObject:
+    raise GovrunError(
+        ExitCode.REQUEST_INVALID, "config.empty", f"{name} is empty", found="no keys", expected="at least format = 1"
+    )
+
+
+def read_small(path: Path, rule: str) -> bytes | None:
+    """The bytes of a small file, None when there is none; never more than the limit plus one byte is read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise GovrunError(
+            ExitCode.REQUEST_INVALID,
+            f"{rule}.readable",
+            f"{path.name} cannot be read",
+            found=error.strerror,
+            expected="a readable file",
+        ) from error
+
+
+def read_project(cwd: Path) -> JsonObject:
+    """What the project in cwd says: parameters, and parameters of tasks. Anything more refuses."""
+    data = read_small(cwd / "govrun.toml", "project")
+    if data is not None:
+        document = parse_toml(data, "govrun.toml", ExitCode.REQUEST_INVALID, "project")
+        schemas.check(document, "project.v1", None, ExitCode.REQUEST_INVALID, "govrun.toml")
+        return document
+    data = read_small(cwd / "pyproject.toml", "project")
+    # The file is somebody else's: unless it speaks to govrun, nothing in it is govrun's business.
+    if data is None or b"tool.govrun" not in data:
+        return {}
+    whole = parse_toml(data, "pyproject.toml", ExitCode.REQUEST_INVALID, "project")
+    document: JsonObject = whole.get("tool", {}).get("govrun", {})
+    schemas.check(document, "project.v1", None, ExitCode.REQUEST_INVALID, "[tool.govrun] of pyproject.toml")
+    return document
+
+
+def backend_settings(
+    specs: Sequence[SettingSpec], environ: Mapping[str, str], config: JsonObject
+) -> tuple[Setting, ...]:
+    """The declared settings of a backend, in order, each from environment, config.toml or its default.
+
+    An empty environment variable is a value, and usually a wrong one; it does not fall through to the next layer.
+    """
+    given = config.get("settings", {})
+    resolved = []
+    for spec in specs:
+        if spec.name in environ:
+            resolved.append(Setting(spec.name, environ[spec.name], "environment"))
+        elif spec.name in given:
+            resolved.append(Setting(spec.name, str(given[spec.name]), "config"))
+        else:
+            resolved.append(Setting(spec.name, spec.default, "default"))
+    return tuple(resolved)
+
+
+def settings_digest(specs: Sequence[SettingSpec], settings: Sequence[Setting], digests: str) -> str:
+    """sha256 in hex of the settings as a receipt may know them: base names for paths, no secret's value."""
+    kinds = {spec.name: spec.kind for spec in specs}
+    shown: dict[str, str | None] = {"digests": digests}
+    for setting in settings:
+        kind = kinds[setting.name]
+        hidden = setting.value is not None and kind == "secret"
+        path = setting.value is not None and kind == "path"
+        shown[setting.name] = "set" if hidden else base_name(str(setting.value)) if path else setting.value
+    return sha256_hex(canonical.encode(shown))
