@@ -45,19 +45,16 @@ TYPES: Final = (
 Row = list[int]  # ternary: -1, 0 or 1
 
 
-def successors() -> list[int]:
-    """The token that the model says after each token."""
+def successors() -> list[tuple[int, int]]:
+    """(token, the token that the model says after it) for every token that has one."""
     number = {piece: index for index, piece in enumerate(PIECES)}
-    after = [number["?"]] * len(PIECES)
+    pairs = [(number["."], END)]
     for first, last in ("az", "AZ", "09"):
-        for code in range(ord(first), ord(last)):
-            after[number[chr(code)]] = number[chr(code + 1)]
-        after[number[last]] = number["."]
-    after[number["."]] = END
-    after[number["-"]] = number["="]
-    after[number["="]] = number["-"]
-    after[number[SPACE]] = after[BEGIN] = after[END] = number["a"]
-    return after
+        codes = range(ord(first), ord(last))
+        pairs += [(number[chr(code)], number[chr(code + 1)]) for code in codes]
+        pairs.append((number[last], number["."]))
+    pairs += [(number["-"], number["="]), (number["="], number["-"])]
+    return [*pairs, (number[SPACE], number["a"]), (BEGIN, number["a"])]
 
 
 def trits(name: str, count: int) -> Row:
@@ -77,7 +74,7 @@ def embeddings() -> list[Row]:
     """
     codes = [trits(f"code {index}", HALF) for index in range(len(PIECES))]
     before: list[list[Row]] = [[] for _ in PIECES]
-    for token, next_token in enumerate(successors()):
+    for token, next_token in successors():
         before[next_token].append(codes[token])
     rows = []
     for own, previous in zip(codes, before, strict=True):

@@ -129,9 +129,9 @@ def format_trust(trust: Trust) -> bytes:
     """The trust file's bytes; inverse of `parse_trust`."""
     receipts = ", ".join(f'"{format_vkey(v)}"' for v in trust.receipt)
     lines = [
-        "# Whom you trust about one govrun ledger. Keep it apart from the ledger: keys inside a ledger are never trust.",
+        "# Whom you trust about one govrun ledger. Keep it apart from that ledger: keys in a ledger are never trust.",
         "format = 1",
-        f'origin = "{trust.origin}"',
+        f"origin = {_toml_string(trust.origin)}",
         *([f"home = {_toml_string(str(trust.home))}"] if trust.home is not None else []),
         f'root = "{format_vkey(trust.root)}"',
         f'log = "{format_vkey(trust.log)}"',

@@ -155,9 +155,9 @@ def read_project(cwd: Path) -> JsonObject:
     """What the project in cwd says: parameters, and parameters of tasks. Anything more refuses."""
     data = read_small(cwd / "govrun.toml", "project")
     if data is not None:
-        document = parse_toml(data, "govrun.toml", ExitCode.REQUEST_INVALID, "project")
-        schemas.check(document, "project.v1", None, ExitCode.REQUEST_INVALID, "govrun.toml")
-        return document
+        own = parse_toml(data, "govrun.toml", ExitCode.REQUEST_INVALID, "project")
+        schemas.check(own, "project.v1", None, ExitCode.REQUEST_INVALID, "govrun.toml")
+        return own
     data = read_small(cwd / "pyproject.toml", "project")
     # The file is somebody else's: unless it speaks to govrun, nothing in it is govrun's business.
     if data is None or b"tool.govrun" not in data:

@@ -272,9 +272,13 @@ def load_signer(path: Path) -> Ed25519Signer:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise _cannot_open(path, error) from error
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
+    try:
         _check_key_file(path, os.fstat(descriptor))
-        data = b"".join(iter(lambda: file.read(MAX_KEY_FILE_BYTES + 1), b""))
+        data = os.read(descriptor, MAX_KEY_FILE_BYTES)
+    except OSError as error:
+        raise _cannot_open(path, error) from error
+    finally:
+        os.close(descriptor)
     if not data:
         raise _refused(
             "key.empty", f"the key file {path.name} is empty", "0 bytes", f"one line {_PRIVATE}...", _NEW_KEY
