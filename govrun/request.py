@@ -15,6 +15,7 @@ MAX_PROMPT_BYTES: Final = 1 << 20
 MAX_ARGUMENTS: Final = 256
 MAX_ARGUMENT_BYTES: Final = 131_071  # Linux MAX_ARG_STRLEN less the closing NUL
 MAX_FILES: Final = 64
+MAX_WALL_MS: Final = 7 * 86_400 * 1000
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _AGENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}")
@@ -33,6 +34,7 @@ class Request:
     prompt: the exact bytes for the engine, None when there is none. parameters: (name, text) pairs as the caller
     gave them, sorted by name. argv: free words after `--`. inputs, outputs: paths of declared files as given,
     relative to cwd (an absolute path). ok_exit: exit codes that count as success, sorted.
+    wall_ms: a shorter time limit than the policy's, in ms.
     """
 
     backend: str
@@ -45,6 +47,7 @@ class Request:
     outputs: tuple[str, ...] = ()
     ok_exit: tuple[int, ...] = (0,)
     request_id: str | None = None
+    wall_ms: int | None = None
     cwd: str = "/"
 
 
@@ -80,6 +83,8 @@ def check_request(request: Request) -> Request:
         )
     if len(set(request.outputs)) != len(request.outputs) or len(set(request.inputs)) != len(request.inputs):
         raise _invalid("request.files", "a file is declared twice", "a repeated name", "each file once")
+    if request.wall_ms is not None and not 1 <= request.wall_ms <= MAX_WALL_MS:
+        raise _invalid("request.wallMs", "the time limit is wrong", f"{request.wall_ms} ms", f"1 to {MAX_WALL_MS} ms")
     if not request.ok_exit or any(not 0 <= code <= 255 for code in request.ok_exit):
         raise _invalid(
             "request.okExit", "the exit codes that count as success are wrong", str(request.ok_exit), "0-255"
