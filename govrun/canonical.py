@@ -6,7 +6,6 @@ booleans, null, arrays, objects, and integers within +-(2^53 - 1). No floats.
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import orjson
@@ -17,9 +16,11 @@ JsonObject = dict[str, Any]
 
 MAX_BYTES: Final = 1 << 20
 
-# A number with a fraction or exponent where a value may stand. Strings can contain this too, so a hit is only a
-# reason to look closer.
-_MAYBE_FLOAT = re.compile(rb"[:\[,]-?[0-9]+[.eE]")
+# Without its digits, a number with a fraction or exponent leaves `.` or `e` where a value starts. Strings can contain
+# this too, so a hit is only a reason to look closer.
+_NO_DIGITS: Final = b"0123456789-"
+_SMALL_E: Final = bytes.maketrans(b"E", b"e")
+_FLOAT_TRACES: Final = (b'":.', b'":e', b"[.", b"[e", b",.", b",e")
 _OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 
 
@@ -35,7 +36,7 @@ def encode(value: Any) -> bytes:
         raise GovrunError(
             ExitCode.RECEIPT_INVALID, "canonical.encode", "a value cannot be written canonically", found=str(error)
         ) from error
-    if _MAYBE_FLOAT.search(data) and _has_float(value):
+    if _may_hold_float(data) and _has_float(value):
         raise GovrunError(ExitCode.RECEIPT_INVALID, "canonical.float", "floats are not part of the signed profile")
     return data
 
@@ -53,7 +54,7 @@ def decode(data: bytes, what: str = "document") -> JsonObject:
         raise _not_canonical(what, str(error)) from error
     if canonical != data:
         raise _not_canonical(what, _first_difference(canonical, data))
-    if _MAYBE_FLOAT.search(data) and _has_float(value):
+    if _may_hold_float(data) and _has_float(value):
         raise _not_canonical(what, "a float")
     return value
 
@@ -93,6 +94,11 @@ def _not_canonical(what: str, found: str) -> GovrunError:
 def _first_difference(a: bytes, b: bytes) -> str:
     at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     return f"another spelling from byte {at} on"
+
+
+def _may_hold_float(data: bytes) -> bool:
+    bare = data.translate(_SMALL_E, _NO_DIGITS)
+    return any(trace in bare for trace in _FLOAT_TRACES)
 
 
 def _has_float(value: Any) -> bool:
