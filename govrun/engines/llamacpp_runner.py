@@ -1,6 +1,6 @@
 """Run one completion with the llama.cpp that lives in the `xllamacpp` wheel, as a child process of its own.
 
-    python -I -B llamacpp_runner.py --model FILE --prompt-file FILE --ctx N --batch N --threads N --n-predict N \
+    python -I -B llamacpp_runner.py --model FILE --prompt-descriptor N --ctx N --batch N --threads N --n-predict N \
         --temp X --top-k N --top-p X --min-p X --repeat-penalty X --seed N
 
 Every option is required: a value that is not said would be the engine's default, which changes between versions.
@@ -47,7 +47,7 @@ EXIT_CODES: Final = {
 
 _OPTIONS: Final = {
     "--model": str,
-    "--prompt-file": str,
+    "--prompt-descriptor": int,
     "--ctx": int,
     "--batch": int,
     "--threads": int,
@@ -93,7 +93,7 @@ def _report(value: dict[str, Any]) -> None:
 
 def _run(words: list[str], answer: int) -> dict[str, Any]:
     options = _parse(words)
-    prompt = _read_prompt(options["--prompt-file"])
+    prompt = _read_prompt(options["--prompt-descriptor"])
     _open_model(options["--model"])
     try:
         import xllamacpp
@@ -123,9 +123,10 @@ def _parse(words: list[str]) -> dict[str, Any]:
         raise RunnerError("llamacpp.usage", "an option that must be a number is not one") from error
 
 
-def _read_prompt(path: str) -> str:
+def _read_prompt(descriptor: int) -> str:
     try:
-        with open(path, "rb") as file:
+        # Opened anew, so that a file is read from its beginning wherever the descriptor stands.
+        with open(f"/dev/fd/{descriptor}", "rb") as file:
             data = file.read(MAX_PROMPT_BYTES + 1)
     except OSError as error:
         raise RunnerError("llamacpp.promptUnreadable", f"the prompt cannot be read: {error.strerror}") from error
