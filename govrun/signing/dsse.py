@@ -156,10 +156,10 @@ def verify_envelope(
 def _find(message: bytes, signature: Signature, trusted: Collection[Verifier]) -> Verifier:
     hint = signature.keyid
     for verifier in trusted:
-        if verifier.keyid == hint and verifier.accepts(message, signature.sig):
+        if verifier.keyid == hint and verifier.is_signature(message, signature.sig):
             return verifier
     for verifier in trusted:
-        if verifier.keyid != hint and verifier.accepts(message, signature.sig):
+        if verifier.keyid != hint and verifier.is_signature(message, signature.sig):
             return verifier
     raise _untrusted(
         "signature.untrusted",

@@ -96,7 +96,7 @@ class Verifier:
 
         return Ed25519PublicKey.from_public_bytes(self.public)
 
-    def accepts(self, message: bytes, signature: bytes) -> bool:
+    def is_signature(self, message: bytes, signature: bytes) -> bool:
         """Tell whether signature is this key's Ed25519 signature over message (RFC 8032, pure).
 
         For callers that search for the signing key; everybody else wants `verify`.
@@ -111,7 +111,7 @@ class Verifier:
 
     def verify(self, message: bytes, signature: bytes) -> None:
         """Return if signature (64 bytes) is this key's over message; else GovrunError (signature-untrusted)."""
-        if not self.accepts(message, signature):
+        if not self.is_signature(message, signature):
             raise GovrunError(
                 ExitCode.SIGNATURE_UNTRUSTED,
                 "signature.wrong",
