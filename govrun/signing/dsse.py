@@ -9,6 +9,7 @@ gains more than a slower verification. Source: DSSE protocol.md and envelope.md,
 
 from __future__ import annotations
 
+import binascii
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
@@ -78,11 +79,12 @@ def parse_envelope(data: bytes) -> Envelope:
     if rest or not 1 <= count <= MAX_SIGNATURES:
         raise _not_a_leaf("other members or another number of them")
     try:
+        # Any spelling of the base64 will do here: writing it again, below, refuses all but one.
         envelope = Envelope(
-            b64.decode(pieces[3]),
+            binascii.a2b_base64(pieces[3]),
             pieces[7].decode("ascii"),
             tuple(
-                Signature(pieces[at].decode("ascii"), b64.decode(pieces[at + 4]))
+                Signature(pieces[at].decode("ascii"), binascii.a2b_base64(pieces[at + 4]))
                 for at in range(13, 13 + count * _PIECES_EACH, _PIECES_EACH)
             ),
         )

@@ -101,11 +101,9 @@ class Verifier:
 
         For callers that search for the signing key; everybody else wants `verify`.
         """
-        from cryptography.exceptions import InvalidSignature
-
         try:
             self._key.verify(signature, message)
-        except InvalidSignature:
+        except _invalid_signature():  # looked up only once something was raised
             return False
         return True
 
@@ -118,6 +116,12 @@ class Verifier:
                 "the signature does not belong to the message and the key",
                 expected=f"a signature by {self.name}+{self.key_id.hex()}",
             )
+
+
+def _invalid_signature() -> type[Exception]:
+    from cryptography.exceptions import InvalidSignature
+
+    return InvalidSignature
 
 
 class Signer(Protocol):
