@@ -310,10 +310,8 @@ def _check_output(inquiry: Inquiry, what: str, given: str) -> None:
         status = path.lstat()
     except FileNotFoundError:
         return
-    except OSError as error:
-        raise refusal(
-            "process.outputs", f"{what} has no usable name", error.strerror or "an error", "a name"
-        ) from error
+    except (OSError, ValueError) as error:
+        raise refusal("process.outputs", f"{what} has no usable name", type(error).__name__, "a name") from error
     if not stat.S_ISREG(status.st_mode):
         raise refusal("process.outputs", f"{what} exists and is no file", kind_of(status), "a regular file or nothing")
 
@@ -347,7 +345,7 @@ def _identity(path: Path) -> tuple[int, int] | str:
     """What tells two files apart, hard links and symbolic links included; the path itself where there is no file."""
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return os.path.realpath(path)
     return status.st_dev, status.st_ino
 
