@@ -318,10 +318,9 @@ def _check_output(inquiry: Inquiry, what: str, given: str) -> None:
 
 def _is_direct(inquiry: Inquiry, path: Path) -> bool:
     # The working directory may itself be reached through a link: it is where the caller stands. Below it none may be.
-    cwd = Path(inquiry.request.cwd)
-    base = Path(os.path.realpath(cwd)) if path.is_relative_to(cwd) else Path("/")
-    relative = path.parent.relative_to(cwd if path.is_relative_to(cwd) else "/")
-    return os.path.realpath(path.parent) == str(base / relative)
+    cwd, parent = Path(inquiry.request.cwd), path.parent
+    start, base = (cwd, Path(os.path.realpath(cwd))) if parent.is_relative_to(cwd) else (Path("/"), Path("/"))
+    return os.path.realpath(parent) == str(base / parent.relative_to(start))
 
 
 def _files(inquiry: Inquiry) -> bool:
