@@ -103,11 +103,6 @@ def config_directory(environ: Mapping[str, str]) -> Path:
     return _xdg(environ, "XDG_CONFIG_HOME", ".config")
 
 
-def state_directory(environ: Mapping[str, str]) -> Path:
-    """Where the greatest heads seen are: `$XDG_STATE_HOME/govrun`, by default `~/.local/state/govrun`."""
-    return _xdg(environ, "XDG_STATE_HOME", ".local/state")
-
-
 def _xdg(environ: Mapping[str, str], variable: str, fallback: str) -> Path:
     value = environ.get(variable, "")
     if value:

@@ -20,6 +20,7 @@ MAX_WALL_MS: Final = 7 * 86_400 * 1000
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _AGENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_RULE = re.compile(r"[a-z][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,8})(?:\.[0-9]{1,9})?")
 
@@ -225,3 +226,27 @@ def plain_decimal(text: str) -> str:
     if "." in plain:
         plain = plain.rstrip("0").rstrip(".")
     return "0" if plain in {"-0", ""} else plain
+
+
+def name_or_none(name: str | None) -> str | None:
+    """The name of a backend or task when it is well-formed, for a receipt about a request that was refused."""
+    return name if name is not None and _NAME.fullmatch(name) else None
+
+
+def agent_or_none(agent: str | None) -> str | None:
+    """The agent's name when it is well-formed, for a receipt about a request that was refused."""
+    return agent if agent is not None and _AGENT.fullmatch(agent) else None
+
+
+def is_recordable(request: Request) -> bool:
+    """Whether a refused request can still be written down: a well-formed id, and words that are Unicode text."""
+    words = (*request.argv, *request.inputs, *request.outputs, request.cwd, request.backend)
+    words += tuple(text for pair in request.parameters for text in pair)
+    return (request.request_id is None or _REQUEST_ID.fullmatch(request.request_id) is not None) and not any(
+        "\ud800" <= character <= "\udfff" for word in words for character in word
+    )
+
+
+def is_rule(text: object) -> bool:
+    """Whether a text can stand in a receipt as a rule or an error code: dotted words, at most 128 bytes."""
+    return isinstance(text, str) and len(text) <= 128 and _RULE.fullmatch(text) is not None

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import os
 import random
 import re
@@ -312,7 +313,9 @@ class BackendConformance:
         seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         program = "import sys; from govrun import testing; testing._print_plan(*sys.argv[1:])"
-        words = [sys.executable, "-c", program, type(self).__module__, type(self).__qualname__, str(tmp_path)]
+        module = type(self).__module__
+        file = str(sys.modules[module].__file__)
+        words = [sys.executable, "-c", program, module, file, type(self).__qualname__, str(tmp_path)]
         child = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
         assert child.returncode == 0, child.stderr[-2000:]
         assert child.stdout == here
@@ -440,13 +443,27 @@ def _assert_no_prompt(where: str, text: str, inquiry: Inquiry) -> None:
     assert len(prompt) < 8 or prompt not in text, f"{where} quotes the prompt"
 
 
-def _print_plan(module: str, qualname: str, directory: str) -> None:
+def _print_plan(module: str, file: str, qualname: str, directory: str) -> None:
     """Print the plan of a conformance class; the other process of `test_another_process_makes_the_same_plan`."""
-    value: Any = importlib.import_module(module)
+    value: Any = _import(module, file)
     for part in qualname.split("."):
         value = getattr(value, part)
     suite = value()
     sys.stdout.write(plan_text(suite.backend(), suite.inquiry(Path(directory))))
+
+
+def _import(module: str, file: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        # pytest may have loaded the file under a name that no search path leads to.
+        spec = importlib.util.spec_from_file_location(module, file)
+        assert spec is not None
+        assert spec.loader is not None
+        loaded = importlib.util.module_from_spec(spec)
+        sys.modules[module] = loaded
+        spec.loader.exec_module(loaded)
+        return loaded
 
 
 # An audit hook cannot be removed again, so there is one, and it records only while somebody watches.

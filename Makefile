@@ -1,0 +1,52 @@
+# The two commands are `make demo` and `make test`; each sets up everything it needs, from Python 3.11, git and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help demo test check format bench ledger clean
+
+help:
+	@echo "make demo    set up, then a governed run end to end, with an explanation for each step"
+	@echo "make test    set up, then the whole suite with branch coverage"
+	@echo "make check   format, lint, types, import contract, documents held to code, the reference ledger"
+	@echo "make format  rewrite the code in its one format"
+	@echo "make bench   set up, then the figures of docs/benchmarks.md"
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "found $$($(PYTHON) --version 2>&1), expected Python 3.11 or newer; fix: make PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[llamacpp,dev]'
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/python examples/demo.py
+
+# Go is not needed; where it is there, its sumdb packages check what govrun writes.
+test: $(READY)
+	@if command -v go >/dev/null; then cd tests/interop/go && go mod download; fi
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=95
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/docs
+	$(BIN)/govrun verify ledger --trust ledger/trust.toml
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks
+
+# The reference ledger was made once for format 1 and is kept for ever; this refuses to write it again.
+ledger: $(READY)
+	$(BIN)/python tests/reference/make_ledger.py ledger
+
+clean:
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

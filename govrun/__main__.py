@@ -1,0 +1,5 @@
+"""`python -m govrun` is `govrun`."""
+
+from govrun.cli import main
+
+main()

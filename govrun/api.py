@@ -1,0 +1,158 @@
+"""The Python API: `govrun.run(backend="bitnet", prompt=...)` does what the command line does."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from govrun import schemas
+from govrun.errors import ExitCode, GovrunError
+from govrun.filecache import DigestCache
+from govrun.home import find_home
+from govrun.invoke import Ground, Result
+from govrun.invoke import run as run_request
+from govrun.ledger.append import Writer
+from govrun.ledger.guard import Guard, heads_directory
+from govrun.ledger.sqlite import open_store
+from govrun.permit import Asked, Site, ask, read_policy
+from govrun.request import MAX_PROMPT_BYTES, Request, check_request
+from govrun.settings import Settings, load_settings, read_small
+from govrun.signing.keys import load_signer
+from govrun.world import World, real_world
+
+MAX_REQUEST_BYTES = 2 * MAX_PROMPT_BYTES
+
+
+def run(
+    *,
+    backend: str | None = None,
+    prompt: str | bytes | None = None,
+    task: str | None = None,
+    agent: str | None = None,
+    parameters: Mapping[str, str | int] | None = None,
+    argv: tuple[str, ...] = (),
+    inputs: tuple[str, ...] = (),
+    outputs: tuple[str, ...] = (),
+    ok_exit: tuple[int, ...] = (0,),
+    request_id: str | None = None,
+    wall_ms: int | None = None,
+    cwd: str | None = None,
+    home: str | None = None,
+    world: World | None = None,
+) -> Result:
+    """One governed invocation; returns its Result once the outcome is durable, also when the command failed.
+
+    prompt: text (UTF-8) or exact bytes. parameters: the backend's, as text or integers. inputs, outputs: paths of
+    declared files, relative to cwd (default: the working directory). home: the `.govrun` (default: GOVRUN_HOME, then
+    upward from cwd). Raises GovrunError when nothing ran (10-16), or when it ran but the outcome could only be kept in
+    `pending/` (30-33).
+    """
+    world = world or real_world()
+    place = Path(cwd or os.getcwd())
+    options = {} if backend is None else {"backend": backend}
+    settings = load_settings(find_home(world, place, home), world.environ, options)
+    if settings.backend is None:
+        raise GovrunError(ExitCode.REQUEST_INVALID, "request.backend", "no backend was chosen", expected="backend=NAME")
+    wanted = Request(
+        backend=settings.backend,
+        task=task,
+        agent=agent,
+        prompt=prompt.encode() if isinstance(prompt, str) else prompt,
+        parameters=tuple(sorted((name, str(value)) for name, value in (parameters or {}).items())),
+        argv=tuple(argv),
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        ok_exit=tuple(sorted(set(ok_exit))),
+        request_id=request_id,
+        wall_ms=wall_ms,
+        cwd=str(place),
+    )
+    with open_ground(world, settings) as ground:
+        return run_request(ground, wanted)
+
+
+def open_site(world: World, settings: Settings, hashing: Callable[[str, int, int], None] | None = None) -> Site:
+    """What requests are judged by; hashing, when given, is told (name, total, done) while a large file is hashed."""
+    cache = DigestCache(settings.home / "cache" / "digests.json", lambda: world.now_ms() * 1_000_000, hashing)
+    return Site(
+        world=world,
+        settings=settings,
+        policy_bytes=read_small(settings.policy, "policy"),
+        search_path=tuple(sys.path),
+        digests=cache,
+    )
+
+
+@contextmanager
+def open_ground(
+    world: World,
+    settings: Settings,
+    pass_stderr: Callable[[bytes], None] | None = None,
+    hashing: Callable[[str, int, int], None] | None = None,
+) -> Iterator[Ground]:
+    """Open keys and ledger for invocations; raises GovrunError (15-16) when no evidence could be left."""
+    receipt, log = (load_signer(settings.home / "keys" / f"{role}.key") for role in ("receipt", "log"))
+    guard = Guard(heads_directory(world.environ), log.verifier, world)
+    with open_store(settings.ledger, world, settings.ledger_timeout_ms) as store:
+        yield Ground(open_site(world, settings, hashing), Writer(store, receipt, log, guard), pass_stderr)
+
+
+def inquire(world: World, settings: Settings, wanted: Request) -> Asked:
+    """Load a backend and resolve what it would be asked, for a preflight; raises GovrunError (10-12)."""
+    site = open_site(world, settings)
+    return ask(site, check_request(wanted), read_policy(site))
+
+
+def parse_request(data: bytes, cwd: str | None = None) -> Request:
+    """A request from JSON bytes (schemas/request.v1.json); raises GovrunError (request-invalid)."""
+    if len(data) > MAX_REQUEST_BYTES:
+        raise _invalid("request.size", "the request is too large", f"more than {MAX_REQUEST_BYTES} bytes")
+    if not data.strip():
+        raise _invalid("request.empty", "the request is empty", "no bytes")
+    document = _parse_json(data)
+    schemas.check(document, "request.v1", None, ExitCode.REQUEST_INVALID, "the request")
+    return Request(
+        backend=document["backend"],
+        task=document.get("task"),
+        agent=document.get("agent"),
+        prompt=None if "prompt" not in document else document["prompt"].encode(),
+        parameters=tuple(sorted((n, str(v)) for n, v in document.get("parameters", {}).items())),
+        argv=tuple(document.get("argv", ())),
+        inputs=tuple(document.get("inputs", ())),
+        outputs=tuple(document.get("outputs", ())),
+        ok_exit=tuple(sorted(set(document.get("okExit", (0,))))),
+        request_id=document.get("requestId"),
+        wall_ms=document.get("wallMs"),
+        cwd=cwd or os.getcwd(),
+    )
+
+
+def _parse_json(data: bytes) -> Any:
+    import json
+
+    try:
+        # orjson refuses what is not UTF-8 or is nested too deeply; json tells duplicate members.
+        orjson.loads(data)
+        return json.loads(data, object_pairs_hook=_no_duplicates)
+    except orjson.JSONDecodeError as error:
+        raise _invalid("request.json", "the request is not JSON", str(error)) from error
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _invalid("request.duplicate", "a member of the request is given twice", repr(twice[:64]))
+    return dict(pairs)
+
+
+def _invalid(rule: str, what: str, found: str) -> GovrunError:
+    return GovrunError(
+        ExitCode.REQUEST_INVALID, rule, what, found=found, expected="one JSON object, see schemas/request.v1.json"
+    )

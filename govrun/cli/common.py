@@ -1,0 +1,151 @@
+"""What several commands share: finding the home, opening the ground an invocation stands on, building a request."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from govrun.errors import ExitCode, GovrunError
+from govrun.home import find_home
+from govrun.request import MAX_PROMPT_BYTES, Request
+from govrun.settings import Settings, load_settings
+from govrun.world import World, real_world
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def home_options(command: Command) -> Command:
+    """--home, --ledger and --policy: the settings that only the operator may set."""
+    for option in (
+        click.option("--policy", metavar="FILE", help="Policy to use instead of the home's."),
+        click.option("--ledger", metavar="FILE", help="Ledger to use instead of the home's."),
+        click.option("--home", metavar="DIR", help="The .govrun to use (default: GOVRUN_HOME, then upward from here)."),
+    ):
+        command = option(command)
+    return command
+
+
+def request_options(command: Command) -> Command:
+    """What a request is made of."""
+    for option in (
+        click.option(
+            "--timeout", "timeout_s", type=click.FloatRange(0.001), metavar="SECONDS", help="Shorter time limit."
+        ),
+        click.option("--ok-exit", default="0", metavar="N,N", show_default=True, help="Exit codes that are a success."),
+        click.option(
+            "--output", "outputs", multiple=True, metavar="FILE", help="File the command will write; digested."
+        ),
+        click.option("--input", "inputs", multiple=True, metavar="FILE", help="File the command will read; digested."),
+        click.option("--param", "params", multiple=True, metavar="K=V", help="A parameter of the backend."),
+        click.option("--prompt-file", metavar="FILE", help="The prompt, from a file or - for standard input."),
+        click.option("--prompt", metavar="TEXT", help="The prompt."),
+        click.option("--agent", metavar="NAME", help="On whose behalf; recorded as claimed."),
+        click.option("--task", metavar="NAME", help="A task of the policy."),
+        click.option("--backend", metavar="NAME", help="Where to run it (default: GOVRUN_BACKEND, config.toml)."),
+    ):
+        command = option(command)
+    return command
+
+
+def find_settings(options: Mapping[str, Any], world: World | None = None) -> tuple[World, Settings]:
+    """The world and the resolved settings for a command's --home, --ledger and --policy."""
+    world = world or real_world()
+    cwd = Path(os.getcwd())
+    home = find_home(world, cwd, options.get("home"))
+    given = {
+        name: str(cwd / options[name]) if name in ("ledger", "policy") else options[name]
+        for name in ("ledger", "policy", "backend")
+        if options.get(name) is not None
+    }
+    return world, load_settings(home, world.environ, given)
+
+
+def build_request(options: Mapping[str, Any], settings: Settings, argv: tuple[str, ...] = ()) -> Request:
+    """The request that a command line describes; raises GovrunError (request-invalid)."""
+    if settings.backend is None:
+        raise GovrunError(
+            ExitCode.REQUEST_INVALID,
+            "request.backend",
+            "no backend was chosen",
+            found="none",
+            expected="--backend NAME, GOVRUN_BACKEND, or backend in config.toml",
+            fix="`govrun backends` lists them",
+        )
+    timeout = options.get("timeout_s")
+    return Request(
+        backend=settings.backend,
+        task=options.get("task"),
+        agent=options.get("agent"),
+        prompt=read_prompt(options.get("prompt"), options.get("prompt_file")),
+        parameters=tuple(sorted(_pair(text) for text in options.get("params", ()))),
+        argv=argv,
+        inputs=tuple(options.get("inputs", ())),
+        outputs=tuple(options.get("outputs", ())),
+        ok_exit=_codes(options.get("ok_exit", "0")),
+        request_id=options.get("request_id"),
+        wall_ms=None if timeout is None else max(1, round(timeout * 1000)),
+        cwd=os.getcwd(),
+    )
+
+
+def read_prompt(text: str | None, file: str | None) -> bytes | None:
+    """The prompt's exact bytes, from an option, a file or standard input; bounded."""
+    if text is not None and file is not None:
+        raise click.UsageError("--prompt and --prompt-file exclude each other")
+    if text is not None:
+        return text.encode("utf-8", "surrogateescape")
+    if file is None:
+        return None
+    try:
+        if file == "-":
+            return sys.stdin.buffer.read(MAX_PROMPT_BYTES + 1)
+        with open(file, "rb") as source:
+            return source.read(MAX_PROMPT_BYTES + 1)
+    except OSError as error:
+        raise GovrunError(
+            ExitCode.REQUEST_INVALID,
+            "request.promptFile",
+            "the prompt file cannot be read",
+            found=error.strerror,
+            expected="a readable file",
+            effect="nothing was executed and nothing was recorded",
+        ) from error
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise click.BadParameter(f"{text!r}, expected NAME=VALUE", param_hint="--param")
+    return name, value
+
+
+def _codes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}, expected numbers such as 0,1", param_hint="--ok-exit") from error
+
+
+def read_request_file(file: str) -> bytes:
+    """The bytes of a request document, from a file or `-`; bounded."""
+    from govrun.api import MAX_REQUEST_BYTES
+
+    try:
+        if file == "-":
+            return sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
+        with open(file, "rb") as source:
+            return source.read(MAX_REQUEST_BYTES + 1)
+    except OSError as error:
+        raise GovrunError(
+            ExitCode.REQUEST_INVALID,
+            "request.file",
+            "the request file cannot be read",
+            found=error.strerror,
+            expected="a readable file",
+            effect="nothing was executed and nothing was recorded",
+        ) from error

@@ -1,0 +1,137 @@
+"""How a ledger begins: a home with keys, config and policy, the genesis entry, and the operator's trust file.
+
+Everything is made in a directory beside the final one and renamed into place, so that a `.govrun` is whole or absent.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from govrun import schemas
+from govrun.canonical import JsonObject
+from govrun.digest import sha256_hex
+from govrun.errors import ExitCode, GovrunError
+from govrun.home import Trust, format_policy, format_trust, trust_path
+from govrun.ledger.append import create_ledger
+from govrun.ledger.checkpoint import check_origin
+from govrun.ledger.guard import Guard, heads_directory
+from govrun.receipt import Draft
+from govrun.signing.keys import Verifier, generate_signer, write_signer
+from govrun.world import World
+
+CONFIG: Final = b"""# The operator's settings; options and environment variables beat them. See `govrun config show`.
+format = 1
+
+# backend = "process"        # when no --backend is given
+# digests = "plain"          # plain sha256 of prompts and outputs instead of salted commitments
+# [settings]                 # what backends read, such as
+# BITNET_CPP_DIR = "/opt/bitnet.cpp"
+"""
+
+
+@attrs.frozen
+class Made:
+    """What `make_home` made."""
+
+    home: Path
+    origin: str
+    trust_file: Path
+
+
+def make_home(world: World, home: Path, origin: str | None, allowed: Sequence[tuple[str, str]]) -> Made:
+    """Make a home at a path where there is none; allowed are (backend, distribution) pairs for the policy.
+
+    Raises GovrunError: request-invalid for a bad origin, ledger-unavailable when there is one already or it cannot be
+    written. Nothing is left behind on failure.
+    """
+    name = check_origin(origin if origin is not None else f"govrun.local/{world.random_bytes(8).hex()}")
+    if home.exists() or home.is_symlink():
+        raise _refused("home.exists", "there already is something here", "an existing path", "a new path")
+    trust_file = trust_path(world.environ, name)
+    if trust_file.exists():
+        raise _refused("trust.exists", "a trust file for this origin exists", trust_file.name, "another --origin")
+    beside = home.with_name(f"{home.name}.new-{world.new_id()[:8]}")
+    try:
+        beside.mkdir(mode=0o700)
+        trust = _fill(world, beside, name, allowed)
+        _write_trust(trust_file, attrs.evolve(trust, home=Path(os.path.realpath(home.parent)) / home.name))
+        beside.rename(home)
+        _sync(home.parent)
+    except OSError as error:
+        raise _refused("home.write", "the home cannot be made", error.strerror or "?", "a writable place") from error
+    finally:
+        if beside.exists():
+            shutil.rmtree(beside)
+            trust_file.unlink(missing_ok=True)
+    return Made(home, name, trust_file)
+
+
+def _fill(world: World, home: Path, origin: str, allowed: Sequence[tuple[str, str]]) -> Trust:
+    policy = format_policy(allowed)
+    _write(home / ".gitignore", b"*\n")
+    _write(home / "config.toml", CONFIG)
+    _write(home / "policy.toml", policy)
+    (home / "keys").mkdir(mode=0o700)
+    root, log, receipt = (generate_signer(n, world) for n in (f"{origin}/root", origin, f"{origin}/receipt"))
+    for role, signer in (("root", root), ("log", log), ("receipt", receipt)):
+        write_signer(home / "keys" / f"{role}.key", signer)
+    trust = Trust(origin, home, root.verifier, log.verifier, (receipt.verifier,))
+    create_ledger(
+        home / "ledger.sqlite",
+        genesis(trust, sha256_hex(policy), world.now()),
+        receipt,
+        log,
+        Guard(heads_directory(world.environ), log.verifier, world),
+        world,
+    )
+    return trust
+
+
+def genesis(trust: Trust, policy: str, now: str) -> Draft:
+    """The first entry: origin's keys, the policy in force and the schemas, by digest."""
+    predicate: JsonObject = {
+        "format": 1,
+        "createdOn": now,
+        "keys": {"root": _shown(trust.root), "log": _shown(trust.log), "receipt": _shown(trust.receipt[0])},
+        "policy": {"sha256": policy},
+        "schemas": [{"name": n, "sha256": d} for n, d in schemas.schema_digests()],
+        "continues": None,
+    }
+    return Draft("genesis", predicate)
+
+
+def _shown(verifier: Verifier) -> JsonObject:
+    return {"algorithm": "ed25519", "publicKey": verifier.public.hex()}
+
+
+def _write_trust(path: Path, trust: Trust) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _write(path, format_trust(trust))
+    _sync(path.parent)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _refused(rule: str, what: str, found: str, expected: str) -> GovrunError:
+    return GovrunError(
+        ExitCode.LEDGER_UNAVAILABLE, rule, what, found=found, expected=expected, effect="nothing was made"
+    )
