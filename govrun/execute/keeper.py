@@ -17,6 +17,7 @@ import resource
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from errno import EINVAL
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from typing import Final, NoReturn
 
@@ -148,10 +149,11 @@ def _keep(orders: Orders, govrun: int, prctl: Callable[[int, int], int]) -> None
 
 
 def _become(orders: Orders, keeper: int, prctl: Callable[[int, int], int]) -> None:
-    # Above every number that the program is promised, so that no placing overwrites it.
-    above = max(number for _, number in orders.placed) + 1
-    report = fcntl(orders.report, F_DUPFD_CLOEXEC, above)
+    report = orders.report
     try:
+        # Above every number that the program is promised, so that no placing overwrites it.
+        above = max(number for _, number in orders.placed) + 1
+        report = fcntl(report, F_DUPFD_CLOEXEC, above)
         os.setsid()
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != keeper:
@@ -167,8 +169,9 @@ def _become(orders: Orders, keeper: int, prctl: Callable[[int, int], int]) -> No
         _close_all_but({report, *(number for _, number in sources)})
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.execve(orders.argv[0], orders.argv, orders.environment)  # noqa: S606 - no shell is the intention
-    except OSError as error:
-        os.write(report, b"errno %d\n" % (error.errno or 0))
+    except (OSError, ValueError) as error:
+        # A ValueError is Python's own refusal to ask the kernel: a limit above ours, an environment name with "=".
+        os.write(report, b"errno %d\n" % (getattr(error, "errno", None) or EINVAL))
 
 
 def _watch_over(leader: int, orders: Orders) -> int:

@@ -26,6 +26,7 @@ FIRST_DESCRIPTOR: Final = 64
 _CHUNK: Final = 65_536
 _MEASURE_MS: Final = 250  # how often memory is looked at
 _MEASURE_AT_LEAST_MS: Final = 20  # how close to its end a CPU budget is looked at
+_CPU_CLOCKS_DIFFER_MS: Final = 50  # the kernel limits by ticks and reports by exact run time
 _LAST_WAIT_MS: Final = 2_000  # after SIGKILL; only a process stuck in the kernel takes longer
 _SEALS: Final = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 
@@ -341,8 +342,10 @@ class _Run:
                 if not self._hear(report):
                     break
         finally:
-            with suppress(ProcessLookupError, ChildProcessError):  # the embedding program reaps every child it sees
-                os.kill(pid, signal.SIGKILL)
+            # A program that reaps every child it sees may have been quicker.
+            with suppress(ProcessLookupError, ChildProcessError):
+                if not self._told.finished:
+                    os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
 
     def _drain(self, output: _Output, descriptor: int) -> None:
@@ -393,7 +396,7 @@ class _Run:
 
     def _has_used_up_its_cpu_time(self) -> bool:
         limit_ms, used_us = self._limits.cpu_ms, self._told.cpu_us
-        return limit_ms is not None and used_us is not None and used_us >= limit_ms * 1000
+        return limit_ms is not None and used_us is not None and used_us >= (limit_ms - _CPU_CLOCKS_DIFFER_MS) * 1000
 
     def captured(self) -> Captured:
         """What is known at the end."""
