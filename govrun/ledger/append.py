@@ -1,0 +1,351 @@
+"""Append receipts: place, sign, write, read back, sign one checkpoint, commit, and only then acknowledge.
+
+The store is held from reading the head to the commit, so positions are unique and nothing forks. Nothing signed leaves
+before its commit has returned. Whoever holds both keys and the file can rewrite everything; a checkpoint kept
+elsewhere shows it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from govrun.errors import ExitCode, GovrunError
+from govrun.ledger.checkpoint import Checkpoint, VerifiedCheckpoint, sign_checkpoint, verify_checkpoint
+from govrun.ledger.entry import Entry, columns_of, entry_of
+from govrun.ledger.guard import Guard
+from govrun.ledger.merkle import Frontier, leaf_hash, stored_hash_count, stored_hash_index
+from govrun.ledger.salts import SALTS_FILE, Salts
+from govrun.receipt import ZERO_HASH, Draft, Position, Statement, format_statement
+from govrun.signing.dsse import format_envelope, sign_envelope
+from govrun.signing.keys import Signer
+from govrun.world import World
+
+if TYPE_CHECKING:
+    from govrun.ledger.sqlite import SqliteStore
+
+# A draft that needs to know its place, or that looks at the store while it is held; None appends nothing.
+DraftAt = Callable[[Position], Draft | None]
+
+_AS_THEY_ARE: Final = frozenset(
+    {
+        ExitCode.REQUEST_INVALID,
+        ExitCode.LEDGER_ROLLED_BACK,
+        ExitCode.RECEIPT_INVALID,
+        ExitCode.SIGNING_FAILED,
+        ExitCode.APPEND_FAILED,
+        ExitCode.CHECKPOINT_FAILED,
+    }
+)
+
+
+@attrs.frozen
+class Appended:
+    """A durable entry: its index, its leaf hash (hex), and the signed note of a tree that contains it."""
+
+    index: int
+    leaf_hash: str
+    checkpoint: bytes
+
+
+class Writer:
+    """Appends to one store under one receipt key and one log key; the log key's name must be the store's origin.
+
+    warning: why the head of the last append could not be remembered in the guard, else None. The append stands.
+    """
+
+    def __init__(self, store: SqliteStore, receipt_signer: Signer, log_signer: Signer, guard: Guard) -> None:
+        if log_signer.verifier.name != store.origin:
+            raise GovrunError(
+                ExitCode.LEDGER_UNAVAILABLE,
+                "ledger.origin",
+                "the log key belongs to another ledger",
+                found=log_signer.verifier.name,
+                expected=store.origin,
+                fix="use the log key that was made with this ledger",
+            )
+        self.store = store
+        self.salts = Salts(store.directory / SALTS_FILE)
+        self.warning: GovrunError | None = None
+        self._receipt_signer = receipt_signer
+        self._log_signer = log_signer
+        self._guard = guard
+        self._verified: VerifiedCheckpoint | None = None
+
+    def append(
+        self,
+        drafts: Sequence[Draft | DraftAt],
+        *,
+        salts: Sequence[bytes | None] = (),
+        signers: Sequence[Signer] = (),
+    ) -> tuple[Appended, ...]:
+        """Append drafts in order under one checkpoint and one commit; durable when this returns, else none of them.
+
+        salts: the salt of each draft, 32 bytes or None; empty for none at all. signers: who signs instead of the
+        receipt key (a key entry: the new key, then root). An intent's request id is claimed with it.
+
+        GovrunError: receipt-invalid, signing-failed, checkpoint-failed; append-failed for whatever keeps the store
+        from taking the entries (its rule tells which); request-invalid (`request.claimed`) for a request id that
+        another intent bears; ledger-rolled-back. Before a launch the caller says ledger-unavailable instead.
+        """
+        appended = self._append(drafts, salts, signers)
+        if appended:
+            self.remember(appended[-1].checkpoint)
+        return appended
+
+    def remember(self, note: bytes) -> None:
+        """Merge a durable head into the guard; what keeps it from being merged becomes `warning`."""
+        try:
+            self._guard.merge(note)
+            self.warning = None
+        except GovrunError as error:
+            # The entry is durable: refusing now would say that it is not.
+            self.warning = error
+
+    def _append(
+        self, drafts: Sequence[Draft | DraftAt], salts: Sequence[bytes | None], signers: Sequence[Signer]
+    ) -> tuple[Appended, ...]:
+        try:
+            with self.store.hold():
+                frontier = self._checked_frontier()
+                entries = self._write(
+                    frontier, drafts, salts or (None,) * len(drafts), signers or (self._receipt_signer,)
+                )
+                if not entries:
+                    return ()
+                self._read_back(entries)
+                signed = self._sign_head(frontier)
+                self.store.add_checkpoint(frontier.size, signed.note)
+                self._commit(signed.note)
+                self._verified = signed
+        except GovrunError as error:
+            if error.code in _AS_THEY_ARE:
+                raise
+            raise GovrunError(
+                ExitCode.APPEND_FAILED,
+                error.rule,
+                error.what,
+                found=error.found,
+                expected=error.expected,
+                fix=error.fix,
+                effect=error.effect or "nothing was appended",
+            ) from error
+        return tuple(Appended(entry.index, entry.leaf_hash.hex(), signed.note) for entry in entries)
+
+    def _checked_frontier(self) -> Frontier:
+        """The tree as it is stored, once head, entries and hashes agree and the guard has seen nothing greater."""
+        store, origin = self.store, self.store.origin
+        size = store.size()
+        note = store.head()
+        if note is None:
+            head = Checkpoint(origin, 0, Frontier().root())
+        else:
+            # Equal bytes under the same key verify the same way.
+            if self._verified is None or self._verified.note != note:
+                self._verified = verify_checkpoint(note, origin, [self._log_signer.verifier])
+            head = self._verified.checkpoint
+        if (head.size, stored_hash_count(size)) != (size, store.node_count()):
+            raise _inconsistent(
+                "ledger.head",
+                "entries, tree and checkpoint disagree on the size",
+                f"{size} entries, {store.node_count()} hashes",
+                f"{head.size} entries, {stored_hash_count(head.size)} hashes",
+            )
+        frontier = Frontier.at(size, store.hashes)
+        if frontier.root() != head.root:
+            raise _inconsistent(
+                "ledger.root", "the stored tree has another root", frontier.root().hex(), head.root.hex()
+            )
+        self._check_last(size)
+        self._guard.check(head, store.hashes)
+        return frontier
+
+    def _check_last(self, size: int) -> None:
+        if size:
+            leaf = self.store.leaf(size - 1) or b""
+            if [leaf_hash(leaf)] != self.store.hashes([stored_hash_index(0, size - 1)]):
+                raise _inconsistent(
+                    "ledger.leaf", f"entry {size - 1} is not the one in the tree", "another leaf hash", "the same"
+                )
+
+    def _write(
+        self,
+        frontier: Frontier,
+        drafts: Sequence[Draft | DraftAt],
+        salts: Sequence[bytes | None],
+        signers: Sequence[Signer],
+    ) -> list[Entry]:
+        store = self.store
+        previous = ZERO_HASH
+        if frontier.size:
+            previous = store.hashes([stored_hash_index(0, frontier.size - 1)])[0].hex()
+        entries: list[Entry] = []
+        for source, salt in zip(drafts, salts, strict=True):
+            index = frontier.size
+            position = Position(store.origin, index, previous)
+            draft = source if isinstance(source, Draft) else source(position)
+            if draft is None:
+                continue
+            payload = format_statement(draft, position)
+            placed = {**draft.predicate, "ledger": {"origin": position.origin, "index": index, "previous": previous}}
+            columns = columns_of(Statement(draft.kind, placed, position))
+            self._check_links(draft, index)
+            entry = entry_of(index, _signed(payload, signers))
+            store.add_entry(entry, columns, stored_hash_count(index), frontier.append(entry.leaf_hash))
+            # Before the commit, so that no durable receipt lacks its salt while the machine stays up.
+            self.salts.write(index, salt)
+            entries.append(entry)
+            previous = entry.leaf_hash.hex()
+        return entries
+
+    def _check_links(self, draft: Draft, index: int) -> None:
+        """An intent claims its request id alone; outcome and gap belong to an intent of this ledger, once each."""
+        if draft.kind == "intent":
+            request_id = draft.predicate["request"]["id"]
+            claimed = None if request_id is None else self.store.intent_of_request(request_id)
+            if claimed is not None:
+                raise GovrunError(
+                    ExitCode.REQUEST_INVALID,
+                    "request.claimed",
+                    "the request id is claimed by another intent",
+                    found=f"entry {claimed}",
+                    expected="a request id of its own",
+                    fix="ask for the recorded outcome, or use another request id",
+                )
+        elif draft.kind in ("outcome", "gap") and draft.predicate["intent"] is not None:
+            intent = draft.predicate["intent"]
+            of = intent["index"]
+            columns = self.store.columns(of) if of < index else None
+            if columns is None or columns.kind != "intent" or self.leaf_hash_of(of) != intent["leafHash"]:
+                raise GovrunError(
+                    ExitCode.RECEIPT_INVALID,
+                    "receipt.intent",
+                    f"the {draft.kind} is about no intent of this ledger",
+                    found=f"entry {of}, leaf hash {intent['leafHash'][:16]}...",
+                    expected="index and leaf hash of an intent",
+                )
+            if draft.predicate.get("invocationId", columns.invocation_id) != columns.invocation_id:
+                raise GovrunError(
+                    ExitCode.RECEIPT_INVALID,
+                    "receipt.invocation",
+                    "the outcome bears another invocation id than its intent",
+                    found=draft.predicate["invocationId"],
+                    expected=columns.invocation_id,
+                )
+            answered = self.store.answer_to(of, draft.kind)
+            if answered is not None:
+                raise GovrunError(
+                    ExitCode.APPEND_FAILED,
+                    "append.answered",
+                    f"the intent already has its {draft.kind}",
+                    found=f"entry {answered}",
+                    expected=f"one {draft.kind} for entry {of}",
+                )
+
+    def leaf_hash_of(self, index: int) -> str | None:
+        """The leaf hash (hex) of an entry by the stored tree, None if there is none."""
+        found = self.store.hashes([stored_hash_index(0, index)])
+        return found[0].hex() if found else None
+
+    def _read_back(self, entries: Sequence[Entry]) -> None:
+        # One flipped bit that is signed over ends a log; what is hashed again is what the store will give.
+        for entry in entries:
+            if leaf_hash(self.store.leaf(entry.index) or b"") != entry.leaf_hash:
+                raise _inconsistent(
+                    "append.readBack",
+                    f"entry {entry.index} reads differently than it was written",
+                    "other bytes",
+                    "same",
+                )
+
+    def _sign_head(self, frontier: Frontier) -> VerifiedCheckpoint:
+        # From the stored hashes once more, not from those in memory.
+        root = Frontier.at(frontier.size, self.store.hashes).root()
+        if root != frontier.root():
+            raise _inconsistent(
+                "append.readBack", "the tree reads differently than it was written", "another root", "same"
+            )
+        try:
+            note = sign_checkpoint(Checkpoint(self.store.origin, frontier.size, root), self._log_signer)
+            # A signature that does not verify would end the log as surely as a wrong root.
+            return verify_checkpoint(note, self.store.origin, [self._log_signer.verifier])
+        except Exception as error:
+            raise GovrunError(
+                ExitCode.CHECKPOINT_FAILED,
+                "checkpoint.signing",
+                "the checkpoint could not be signed",
+                found=error.what if isinstance(error, GovrunError) else type(error).__name__,
+                fix="look at the log key or its signer",
+                effect="nothing was appended",
+            ) from error
+
+    def _commit(self, note: bytes) -> None:
+        try:
+            self.store.commit()
+        except GovrunError as error:
+            # The result is unknown: the entries may have been written. The head decides, read on a new connection.
+            try:
+                self.store.reopen()
+                found = self.store.head()
+            except GovrunError as second:
+                error.effect = f"unknown: whether the entry was written could not be read ({second.rule})"
+                raise error from second
+            if found != note:
+                raise
+
+
+def create_ledger(
+    path: Path, genesis: Draft, receipt_signer: Signer, log_signer: Signer, guard: Guard, world: World
+) -> Appended:
+    """Make a ledger file whose entry 0 is genesis; its origin is the log key's name.
+
+    The file appears under its name only when entry 0 is durable. GovrunError (ledger-unavailable): there already is
+    one (`ledger.exists`), or it cannot be made; otherwise as `Writer.append`.
+    """
+    from govrun.ledger.sqlite import create_store, exists, move_store
+
+    if os.path.lexists(path):
+        raise exists(path)
+    making = path.with_name(f"{path.name}.{world.new_id()}")
+    try:
+        with create_store(making, log_signer.verifier.name, world) as store:
+            writer = Writer(store, receipt_signer, log_signer, guard)
+            (appended,) = writer._append([genesis], (), ())
+        move_store(making, path, world)
+    except BaseException:
+        making.unlink(missing_ok=True)
+        raise
+    # Only now: the guard never leads.
+    writer.remember(appended.checkpoint)
+    return appended
+
+
+def _signed(payload: bytes, signers: Sequence[Signer]) -> bytes:
+    try:
+        return format_envelope(sign_envelope(payload, signers))
+    except Exception as error:
+        if isinstance(error, GovrunError) and error.code is ExitCode.RECEIPT_INVALID:
+            raise
+        raise GovrunError(
+            ExitCode.SIGNING_FAILED,
+            "signing.failed",
+            "the receipt could not be signed",
+            found=error.what if isinstance(error, GovrunError) else type(error).__name__,
+            fix="look at the receipt key or its signer",
+            effect="nothing was appended",
+        ) from error
+
+
+def _inconsistent(rule: str, what: str, found: str, expected: str) -> GovrunError:
+    return GovrunError(
+        ExitCode.LEDGER_INCONSISTENT,
+        rule,
+        what,
+        found=found,
+        expected=expected,
+        fix="keep the ledger as it is and run `govrun verify`",
+    )

@@ -1,0 +1,96 @@
+"""What a ledger holds at one index: the leaf, and the columns that lists are made from.
+
+The leaf is the evidence. Columns are derived from it and may be thrown away and derived again; whoever can write the
+store can change them, so nothing is concluded from a column that the leaf does not say.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+
+from govrun.canonical import JsonObject
+from govrun.errors import ExitCode, GovrunError
+from govrun.ledger.merkle import leaf_hash
+from govrun.ledger.tile import MAX_ENTRY_BYTES
+from govrun.receipt import Statement
+
+# The member that says when, by kind; every kind has exactly one.
+_INSTANT: Final = {
+    "genesis": "createdOn",
+    "intent": "startedOn",
+    "outcome": "finishedOn",
+    "denied": "deniedOn",
+    "gap": "foundOn",
+    "policyAdopted": "adoptedOn",
+    "keyAdded": "addedOn",
+    "keyRevoked": "revokedOn",
+}
+
+
+@attrs.frozen
+class Entry:
+    """One leaf (an envelope's exact bytes, at most 65,535) at its index from 0, with its hash of 32 bytes."""
+
+    index: int
+    leaf: bytes
+    leaf_hash: bytes
+
+
+@attrs.frozen
+class IndexColumns:
+    """The query columns of one entry, None where its kind has no such thing.
+
+    status: of an outcome. reason: the rule of a denial, the reason of a gap or of a revocation. intent: index of the
+    intent that an outcome or a gap is about. stated_on: the receipt's own instant, the operator's claim.
+    """
+
+    index: int
+    kind: str
+    invocation_id: str | None
+    request_id: str | None
+    backend: str | None
+    task: str | None
+    agent: str | None
+    status: str | None
+    reason: str | None
+    intent: int | None
+    stated_on: str
+
+
+def entry_of(index: int, leaf: bytes) -> Entry:
+    """The entry of a leaf; GovrunError (receipt-invalid) if it is empty or larger than a tile entry may be."""
+    if not 1 <= len(leaf) <= MAX_ENTRY_BYTES:
+        raise GovrunError(
+            ExitCode.RECEIPT_INVALID,
+            "entry.size",
+            "a leaf has no size that an entry may have",
+            found=f"{len(leaf)} bytes",
+            expected=f"1 to {MAX_ENTRY_BYTES} bytes",
+        )
+    return Entry(index, leaf, leaf_hash(leaf))
+
+
+def columns_of(statement: Statement) -> IndexColumns:
+    """The query columns of a statement; equal statements give equal columns."""
+    predicate = statement.predicate
+    backend = predicate.get("backend")
+    return IndexColumns(
+        index=statement.position.index,
+        kind=statement.kind,
+        invocation_id=predicate.get("invocationId"),
+        request_id=_member(predicate, "request", "id"),
+        backend=backend["name"] if isinstance(backend, dict) else backend,
+        task=predicate.get("task"),
+        agent=predicate.get("agent"),
+        status=predicate.get("status"),
+        reason=predicate.get("rule", predicate.get("reason")),
+        intent=_member(predicate, "intent", "index"),
+        stated_on=predicate[_INSTANT[statement.kind]],
+    )
+
+
+def _member(predicate: JsonObject, outer: str, inner: str) -> Any:
+    value = predicate.get(outer)
+    return None if value is None else value[inner]

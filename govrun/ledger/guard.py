@@ -1,0 +1,181 @@
+"""The rollback guard: the greatest head of a log that this user has seen, kept outside the ledger's directory.
+
+A restored backup or an old copy is intact in itself; only somebody who remembers a later head can tell. The guard
+remembers one signed checkpoint for each origin. It is written after a commit, so it may lag and never leads. It stops
+accidents: whoever can write here too can remove it, and only checkpoints kept elsewhere stop that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from govrun.errors import ExitCode, GovrunError
+from govrun.ledger import lock
+from govrun.ledger.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
+from govrun.ledger.merkle import HashReader, consistency_proof, verify_consistency
+from govrun.signing.keys import Verifier
+from govrun.signing.note import MAX_NOTE_BYTES, parse_note
+from govrun.world import World
+
+WAIT_MS: Final = 2_000
+
+
+def heads_directory(environ: Mapping[str, str]) -> Path:
+    """Where heads are kept: `govrun/heads` in XDG_STATE_HOME, which counts only if absolute, else in ~/.local/state.
+
+    GovrunError (ledger-unavailable) when the environment names neither.
+    """
+    state = environ.get("XDG_STATE_HOME", "")
+    if not state.startswith("/"):
+        home = environ.get("HOME", "")
+        if not home.startswith("/"):
+            raise GovrunError(
+                ExitCode.LEDGER_UNAVAILABLE,
+                "guard.place",
+                "there is no place to remember the ledger's head",
+                found="neither XDG_STATE_HOME nor HOME is an absolute path",
+                expected="one of them",
+                fix="set XDG_STATE_HOME to a directory outside the ledger's",
+            )
+        state = home + "/.local/state"
+    return Path(state) / "govrun" / "heads"
+
+
+class Guard:
+    """What is remembered of one log, the one that verifier's key signs; its name is the origin."""
+
+    def __init__(self, directory: Path, verifier: Verifier, world: World) -> None:
+        self.path = directory / hashlib.sha256(verifier.name.encode()).hexdigest()
+        self._verifier = verifier
+        self._world = world
+        self._known: tuple[bytes, Checkpoint] | None = None
+
+    def seen(self) -> Checkpoint | None:
+        """The greatest head seen, None if none was.
+
+        GovrunError (ledger-rolled-back) for a head that this log's key did not sign.
+        """
+        note = self._read()
+        return None if note is None else self._parse(note)
+
+    def check(self, head: Checkpoint, reader: HashReader) -> None:
+        """Return if the ledger under head extends what was seen; else GovrunError (ledger-rolled-back).
+
+        reader gives the ledger's stored hashes; a consistency proof is made of them and verified.
+        """
+        note = self._read()
+        if note is None:
+            return
+        seen = self._parse(note)
+        if head.size < seen.size:
+            raise self._rolled_back(f"tree size {head.size}", f"at least {seen.size}")
+        try:
+            verify_consistency(consistency_proof(seen.size, head.size, reader), seen.root, head.root)
+        except GovrunError as error:
+            raise self._rolled_back(
+                f"root {head.root.hex()[:16]}... at size {head.size}",
+                f"an extension of {seen.root.hex()[:16]}... at size {seen.size}",
+            ) from error
+
+    def merge(self, note: bytes) -> None:
+        """Remember the head that a commit has just made, unless a greater one is remembered already.
+
+        note: a checkpoint that this log's key signed. GovrunError (ledger-unavailable): it cannot be written; the
+        guard then lags, and the ledger is as good as before.
+        """
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = lock.open_lock_file(self.path.with_suffix(".lock"))
+            try:
+                self._merge_locked(descriptor, note)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise self._unusable("the ledger's head cannot be remembered", error) from error
+
+    def _merge_locked(self, descriptor: int, note: bytes) -> None:
+        if not lock.lock_within(descriptor, self._world, WAIT_MS):
+            raise GovrunError(
+                ExitCode.LEDGER_UNAVAILABLE,
+                "guard.locked",
+                "another process keeps the remembered head locked",
+                found=f"locked for {WAIT_MS} ms",
+                expected="a lock that is released within the deadline",
+            )
+        present = self._read()
+        new_head = parse_checkpoint(parse_note(note).text)
+        if present is not None and self._parse(present).size >= new_head.size:
+            return
+        # Not synced on purpose: a head lost with the power makes the guard lag, which it may, and the entries
+        # themselves were durable before. Only the replacement must be atomic.
+        fresh = self.path.with_suffix(".new")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(fresh)
+        new = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            if os.write(new, note) != len(note):
+                raise OSError(errno.ENOSPC, "short write")
+        finally:
+            os.close(new)
+        os.replace(fresh, self.path)
+        self._known = note, new_head
+
+    def _read(self) -> bytes | None:
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unusable("the remembered head cannot be read", error) from error
+        try:
+            data = os.read(descriptor, MAX_NOTE_BYTES + 1)
+        except OSError as error:
+            raise self._unusable("the remembered head cannot be read", error) from error
+        finally:
+            os.close(descriptor)
+        # Some file systems leave an empty or zeroed file when the power fails: that says nothing about the log.
+        return data if data.strip(b"\0") else None
+
+    def _parse(self, note: bytes) -> Checkpoint:
+        # Equal bytes under the same key verify the same way; one verification costs more than the rest of a check.
+        if self._known is not None and self._known[0] == note:
+            return self._known[1]
+        try:
+            head = verify_checkpoint(note, self._verifier.name, [self._verifier]).checkpoint
+        except GovrunError as error:
+            raise GovrunError(
+                ExitCode.LEDGER_ROLLED_BACK,
+                "guard.foreign",
+                "the head remembered for this origin was not signed by this ledger's log key",
+                found=error.what,
+                expected=f"a checkpoint by {self._verifier.name}+{self._verifier.key_id.hex()}",
+                fix=f"use the ledger that belongs to the origin; if it is gone for good, remove {self.path}",
+            ) from error
+        self._known = note, head
+        return head
+
+    def _rolled_back(self, found: str, expected: str) -> GovrunError:
+        return GovrunError(
+            ExitCode.LEDGER_ROLLED_BACK,
+            "ledger.rolledBack",
+            "the ledger is not an extension of the one seen before",
+            found=found,
+            expected=expected,
+            fix="put the newest ledger back; a restored backup is closed and continued under a new origin",
+        )
+
+    def _unusable(self, what: str, error: OSError) -> GovrunError:
+        return GovrunError(
+            ExitCode.LEDGER_UNAVAILABLE,
+            "guard.unusable",
+            what,
+            found=os.strerror(error.errno or 0),
+            expected=f"a file {self.path.name} that its owner can read and write",
+            fix=f"make {self.path.parent} a directory of your own with mode 0700",
+        )
