@@ -1,6 +1,6 @@
 """The `llamacpp` backend: one completion by the llama.cpp of the `xllamacpp` wheel, in a child process.
 
-What the child does, and what its last line of stderr means, is told in `engines/llamacpp_runner.py`.
+What the child does, and what its report on stderr means, is told in `engines/llamacpp_runner.py`.
 """
 
 from __future__ import annotations
@@ -369,17 +369,17 @@ def _prompt(inquiry: Inquiry) -> bool:
 
 
 def _report(stderr: bytes) -> dict[str, Any]:
-    """The runner's report: the last line of stderr, whole, and an object."""
+    """The runner's report: the one line of stderr that has its prefix, whole, and an object."""
     prefix = REPORT_PREFIX.encode("ascii")
-    last = stderr[stderr.rfind(b"\n", 0, -1) + 1 :]
-    if not last.startswith(prefix) or not last.endswith(b"\n") or len(last) > MAX_REPORT_BYTES:
-        raise _unparsable("llamacpp.report", "the runner did not report", "no report", "a report as the last line")
+    lines = [line for line in stderr.split(b"\n")[:-1] if line.startswith(prefix)]
+    if len(lines) != 1 or len(lines[0]) > MAX_REPORT_BYTES:
+        raise _unparsable("llamacpp.report", "the runner's report is not there", f"{len(lines)} reports", "one report")
     try:
-        report = json.loads(last[len(prefix) :])
+        report = json.loads(lines[0][len(prefix) :])
     except (ValueError, RecursionError):
         report = None
     if not isinstance(report, dict):
-        raise _unparsable("llamacpp.report", "the runner's report cannot be read", "not an object", "a JSON object")
+        raise _unparsable("llamacpp.report", "the runner's report cannot be read", "no JSON object", "a JSON object")
     return report
 
 

@@ -6,9 +6,10 @@
 Every option is required: a value that is not said would be the engine's default, which changes between versions.
 
 stdout is the answer as UTF-8 and nothing else; where the model emits bytes that are not UTF-8, the engine has already
-put U+FFFD. stderr is whatever the engine complains about and then, as its last line, REPORT_PREFIX and one JSON object:
+put U+FFFD. stderr is whatever the engine complains about and exactly one line of REPORT_PREFIX and a JSON object:
 `promptTokens`, `generatedTokens`, `finishReason`, `textBytes` and `engine` after an answer (exit 0), `error` after a
-failure (an exit code of EXIT_CODES). The line is written last, so no engine log and no text of a model can follow it.
+failure (an exit code of EXIT_CODES). The engine logs from a thread of its own, so its lines may stand after the report
+and around it; a model that gets such a line into a log only makes two of them, which is no report.
 
 The prompt is data. It is tokenised without special tokens, so `</s>` in a prompt is four characters and never an end
 of sequence. The engine's completion call cannot do that, only its `/tokenize` endpoint can; and the engine always opens
@@ -86,9 +87,10 @@ def main(words: list[str]) -> int:
 
 
 def _report(value: dict[str, Any]) -> None:
-    line = REPORT_PREFIX + json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n"
-    sys.stderr.write(line)
+    line = REPORT_PREFIX + json.dumps(value, sort_keys=True, separators=(",", ":"))
+    # One write, below PIPE_BUF, that begins a line of its own: a log line that is half written cannot swallow it.
     sys.stderr.flush()
+    os.write(2, f"\n{line}\n".encode("ascii"))
 
 
 def _run(words: list[str], answer: int) -> dict[str, Any]:
@@ -108,8 +110,6 @@ def _run(words: list[str], answer: int) -> dict[str, Any]:
     finally:
         _remove(private)
     text, report = _complete(server, options, tokens)
-    # The engine ends here, so that anything it still has to say stands before the report.
-    del server
     _write(answer, text)
     return {**report, "engine": str(xllamacpp.__version__), "textBytes": len(text)}
 
