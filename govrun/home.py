@@ -185,6 +185,23 @@ def load_trust(path: Path) -> Trust:
     return parse_trust(data, path.name)
 
 
+def keep_policy(home: Path, data: bytes) -> None:
+    """Keep a policy's bytes beside the ledger under their digest, so that an auditor can judge by them later."""
+    kept = home / "policies" / f"{sha256_hex(data)}.toml"
+    if kept.exists():
+        return
+    temporary = kept.with_suffix(f".{os.getpid()}")
+    try:
+        kept.parent.mkdir(mode=0o700, exist_ok=True)
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(data)
+        temporary.rename(kept)
+    except OSError as error:
+        raise _refused(
+            "policy.keep", "the policy's bytes cannot be kept beside the ledger", error.strerror or "?", "room"
+        ) from error
+
+
 def format_policy(allowed: Sequence[tuple[str, str]]) -> bytes:
     """A first policy.toml that allows (backend, distribution) pairs and nothing else."""
     lines = [

@@ -42,14 +42,14 @@ def command(as_json: bool, argv: tuple[str, ...], request_file: str | None, **op
     interrupt = Interrupt()
     with open_ground(world, settings, pass_stderr=pass_stderr) as ground, _signals(interrupt):
         result = run(ground, wanted, interrupt)
-    if as_json:
-        show_json(result_json(result))
-    elif result.text is not None:
-        show_bytes(result.text)
     if result.error is not None:
         result.error.effect = f"it ran; outcome recorded as entry {result.outcome_index}"
-        if not as_json:
-            show_error(result.error)
+    if as_json:
+        show_json(result_json(result))
+    elif result.error is not None:
+        show_error(result.error)
+    elif result.text is not None:
+        show_bytes(result.text)
     sys.exit(int(result.exit))
 
 

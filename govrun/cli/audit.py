@@ -1,0 +1,44 @@
+"""`govrun audit`: verify a ledger, then judge every receipt by a policy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from govrun.cli.reading import audit_options, conclude, open_reading
+from govrun.errors import ExitCode, GovrunError
+
+
+@click.command("audit")
+@audit_options
+@click.option("--policy", "policy_file", metavar="FILE", help="The auditor's policy (default: the home's).")
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to report."
+)
+def command(policy_file: str | None, form: str, **options: Any) -> None:
+    """Verify a ledger, then judge every invocation by the auditor's policy and by the one then in force.
+
+    A refusal that was recorded is no violation. Exit code 0 is yes, 42 a violation, 40-45 as `govrun verify`.
+    """
+    from govrun.audit.verify import audit_ledger
+    from govrun.policy import parse_policy
+    from govrun.settings import read_small
+
+    with open_reading(options) as reading:
+        path = Path(policy_file) if policy_file is not None else reading.policy
+        data = None if path is None else read_small(path, "policy")
+        if data is None or path is None:
+            raise GovrunError(
+                ExitCode.COULD_NOT_CHECK,
+                "policy.missing",
+                "there is no policy to judge by",
+                found="none" if path is None else f"no {path.name}",
+                expected="--policy FILE",
+            )
+        report = audit_ledger(
+            reading.reader, reading.trusted, parse_policy(data, path.name), reading.question, reading.policies
+        )
+    sys.exit(conclude(report, form))

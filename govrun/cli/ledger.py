@@ -1,0 +1,167 @@
+"""`govrun ledger`: list and show entries, print the checkpoint, publish."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from govrun.cli.common import find_settings
+from govrun.cli.output import show_json, table
+from govrun.errors import ExitCode, GovrunError
+from govrun.ledger.entry import IndexColumns, columns_of
+from govrun.ledger.read import Reader, open_ledger
+from govrun.receipt import KINDS, parse_statement
+from govrun.signing.dsse import parse_envelope
+
+_ledger = click.option("--ledger", metavar="LEDGER", help="SQLite file, .govrun or published directory.")
+_home = click.option("--home", metavar="DIR", help="The .govrun whose ledger to read when none is named.")
+
+
+@click.group("ledger")
+def command() -> None:
+    """Read and publish a ledger. What is shown is read, not verified: that is `govrun verify`."""
+
+
+@contextmanager
+def _reading(ledger: str | None, home: str | None) -> Iterator[Reader]:
+    if ledger is None:
+        _, settings = find_settings({"home": home})
+        ledger = str(settings.ledger)
+    reader = open_ledger(ledger)
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+@command.command("list")
+@_ledger
+@_home
+@click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, help="Only entries of this kind.")
+@click.option("--last", type=click.IntRange(1), default=20, show_default=True, help="How many entries, from the end.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def list_entries(ledger: str | None, home: str | None, kinds: tuple[str, ...], last: int, as_json: bool) -> None:
+    """List the newest entries, oldest of them first."""
+    with _reading(ledger, home) as reader:
+        rows = _newest(reader, kinds, last)
+        size = reader.size
+    if as_json:
+        show_json([_json(row) for row in rows])
+        return
+    head = ["entry", "on", "kind", "backend", "agent", "status", "about"]
+    click.echo(table(head, [_cells(row) for row in rows]))
+    if len(rows) < size:
+        click.echo(f"{len(rows)} of {size} entries", err=True)
+
+
+def _newest(reader: Reader, kinds: tuple[str, ...], last: int) -> list[IndexColumns]:
+    found: list[IndexColumns] = []
+    stop = reader.size
+    while stop > 0 and len(found) < last:
+        start = max(0, stop - max(last, 256))
+        rows = [_columns(leaf) for batch in reader.leaves(start, stop) for leaf in batch]
+        found = [row for row in rows if not kinds or row.kind in kinds] + found
+        stop = start
+    return found[-last:]
+
+
+def _columns(leaf: bytes) -> IndexColumns:
+    return columns_of(parse_statement(parse_envelope(leaf).payload))
+
+
+def _cells(row: IndexColumns) -> list[str]:
+    about = "" if row.intent is None else f"entry {row.intent}"
+    return [
+        str(row.index),
+        row.stated_on,
+        row.kind,
+        row.backend or "",
+        row.agent or "",
+        row.status or row.reason or "",
+        about,
+    ]
+
+
+def _json(row: IndexColumns) -> dict[str, Any]:
+    return {
+        "index": row.index,
+        "statedOn": row.stated_on,
+        "kind": row.kind,
+        "invocationId": row.invocation_id,
+        "requestId": row.request_id,
+        "backend": row.backend,
+        "task": row.task,
+        "agent": row.agent,
+        "status": row.status,
+        "reason": row.reason,
+        "intent": row.intent,
+    }
+
+
+@command.command("show")
+@click.argument("index", type=click.IntRange(0))
+@_ledger
+@_home
+@click.option("--raw", is_flag=True, help="The leaf: the envelope's exact bytes.")
+def show(index: int, ledger: str | None, home: str | None, raw: bool) -> None:
+    """Show one entry: its receipt as JSON, or with --raw the exact bytes of its envelope."""
+    with _reading(ledger, home) as reader:
+        if index >= reader.size:
+            raise GovrunError(
+                ExitCode.COULD_NOT_CHECK,
+                "ledger.index",
+                "there is no such entry",
+                found=f"entry {index}",
+                expected=f"0 to {reader.size - 1}",
+            )
+        leaf = next(iter(reader.leaves(index, index + 1)))[0]
+    if raw:
+        sys.stdout.buffer.write(leaf)
+        sys.stdout.buffer.flush()
+        return
+    import orjson
+
+    show_json(orjson.loads(parse_envelope(leaf).payload))
+
+
+@command.command("checkpoint")
+@_ledger
+@_home
+def checkpoint(ledger: str | None, home: str | None) -> None:
+    """Print the newest checkpoint. Keep it elsewhere: `verify --checkpoint` then shows that nothing below it changed."""
+    with _reading(ledger, home) as reader:
+        note = reader.checkpoint()
+    if note is None:
+        raise GovrunError(
+            ExitCode.COULD_NOT_CHECK,
+            "checkpoint.none",
+            "the ledger has no checkpoint",
+            expected="a ledger with entries",
+        )
+    sys.stdout.buffer.write(note)
+    sys.stdout.buffer.flush()
+
+
+@command.command("publish")
+@click.argument("directory")
+@_ledger
+@_home
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def publish(directory: str, ledger: str | None, home: str | None, as_json: bool) -> None:
+    """Publish the ledger as static files (C2SP tlog-tiles) that any web server can serve; again touches what changed."""
+    from govrun.ledger.publish import publish as write
+    from govrun.signing.keys import load_signer
+
+    _, settings = find_settings({"home": home})
+    verifier = load_signer(settings.home / "keys" / "log.key").verifier
+    with _reading(ledger, home) as reader:
+        done = write(reader, Path(directory), verifier)
+    if as_json:
+        show_json({"directory": directory, "size": done.size, "written": done.written, "removed": done.removed})
+        return
+    click.echo(f"published {done.size} entries: {done.written} files written, {done.removed} removed", err=True)

@@ -1,0 +1,192 @@
+"""What the commands that read a ledger share: which one, whose keys count, and how a verdict is shown."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+import click
+
+from govrun.audit.report import Report
+from govrun.audit.trust import TrustedKeys, trusted_by
+from govrun.audit.verify import Question
+from govrun.cli.common import find_settings
+from govrun.cli.output import progress
+from govrun.errors import ExitCode, GovrunError
+from govrun.home import load_trust, read_trust_files
+from govrun.ledger.read import Reader, open_ledger
+from govrun.policy import Policy, parse_policy
+from govrun.settings import read_small
+from govrun.signing.keys import parse_vkey
+from govrun.world import World, parse_instant, real_world
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@attrs.frozen
+class Reading:
+    """A ledger that is open for reading, and what its verifier brings along."""
+
+    reader: Reader
+    trusted: TrustedKeys | None
+    question: Question
+    policy: Path | None
+    policies: tuple[Policy, ...]
+
+
+def audit_options(command: Command) -> Command:
+    """What `verify` and `audit` share."""
+    for option in (
+        click.argument("ledger", required=False),
+        click.option("--home", metavar="DIR", help="The .govrun whose ledger to read when none is named."),
+        click.option("--workers", type=click.IntRange(1, 256), help="Processes to use (default: one per core)."),
+        click.option("--at", metavar="TIME", help="Judge deadlines as of this instant (default: now)."),
+        click.option(
+            "--require",
+            type=click.Choice(["keyed", "pinned", "complete"]),
+            multiple=True,
+            help="Evidence that must be there: trusted keys, a pinned checkpoint, an end for every invocation.",
+        ),
+        click.option("--checkpoint", metavar="FILE", help="A checkpoint that you kept: the ledger must extend it."),
+        click.option("--trust", "trust_file", metavar="FILE", help="A trust file (default: yours for this origin)."),
+        click.option("--key", "keys", metavar="VKEY", multiple=True, help="A key you trust, instead of a trust file."),
+    ):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def open_reading(options: Mapping[str, Any]) -> Iterator[Reading]:
+    """Open the ledger that the options name, with the keys, pins and policies that belong to the question."""
+    world = real_world()
+    location, home = _locate(options, world)
+    reader = open_ledger(location)
+    try:
+        yield Reading(
+            reader=reader,
+            trusted=_trusted(options, reader, world),
+            question=_question(options, location, world),
+            policy=None if home is None else home / "policy.toml",
+            policies=tuple(_kept_policies(home)),
+        )
+    finally:
+        reader.close()
+
+
+def _locate(options: Mapping[str, Any], world: World) -> tuple[str, Path | None]:
+    named = options.get("ledger")
+    if named is None:
+        _, settings = find_settings({"home": options.get("home")}, world)
+        return str(settings.ledger), settings.home
+    place = Path(named)
+    beside = place if place.is_dir() else place.parent
+    return named, beside if (beside / "ledger.sqlite").exists() else None
+
+
+def _trusted(options: Mapping[str, Any], reader: Reader, world: World) -> TrustedKeys | None:
+    if options["keys"] and options["trust_file"]:
+        raise click.UsageError("--key and --trust exclude each other")
+    if options["trust_file"]:
+        return trusted_by(load_trust(Path(options["trust_file"])))
+    if options["keys"]:
+        return _by_role(tuple(parse_vkey(text) for text in options["keys"]), reader.origin)
+    return next((trusted_by(trust) for trust in read_trust_files(world) if trust.origin == reader.origin), None)
+
+
+def _by_role(verifiers: tuple[Any, ...], origin: str) -> TrustedKeys:
+    """A key's name tells its role: the origin itself for the log key, `/receipt` and `/root` behind it."""
+    unknown = [v.name for v in verifiers if v.name not in (origin, f"{origin}/receipt", f"{origin}/root")]
+    if unknown:
+        raise GovrunError(
+            ExitCode.COULD_NOT_CHECK,
+            "trust.name",
+            "a key is for another ledger",
+            found=unknown[0],
+            expected=f"{origin}, {origin}/receipt or {origin}/root",
+        )
+    return TrustedKeys(
+        log=tuple(v for v in verifiers if v.name == origin),
+        receipt=tuple(v for v in verifiers if v.name == f"{origin}/receipt"),
+        root=tuple(v for v in verifiers if v.name == f"{origin}/root"),
+        origin=origin,
+    )
+
+
+def _question(options: Mapping[str, Any], location: str, world: World) -> Question:
+    place = Path(location)
+    beside = place if place.is_dir() else place.parent
+    return Question(
+        pinned=_pin(options["checkpoint"]),
+        require=options["require"],
+        at=_instant(options["at"], world),
+        is_running=_running(beside) if (beside / "leases").is_dir() else None,
+        workers=options["workers"] or len(os.sched_getaffinity(0)),
+        progress=progress("verifying"),
+        writers_hold_log_key=all((beside / "keys" / f"{role}.key").exists() for role in ("log", "receipt")),
+    )
+
+
+def _pin(file: str | None) -> bytes | None:
+    if file is None:
+        return None
+    data = read_small(Path(file), "checkpoint")
+    if data is None:
+        raise GovrunError(
+            ExitCode.COULD_NOT_CHECK,
+            "checkpoint.missing",
+            "the pinned checkpoint cannot be read",
+            found=f"no {Path(file).name}",
+            expected="a checkpoint that `govrun ledger checkpoint` printed",
+        )
+    return data
+
+
+def _instant(text: str | None, world: World) -> str:
+    if text is None:
+        return world.now()
+    try:
+        parse_instant(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--at") from error
+    return text
+
+
+def _running(home: Path) -> Callable[[str], bool | None]:
+    from govrun.ledger.lease import LEASES_DIRECTORY, is_held
+
+    def ask(invocation_id: str) -> bool | None:
+        try:
+            return is_held(home / LEASES_DIRECTORY, invocation_id)
+        except OSError:
+            # Another user's lease: whether it is held cannot be known from here, and the report says so.
+            return None
+
+    return ask
+
+
+def _kept_policies(home: Path | None) -> Iterator[Policy]:
+    if home is None or not (home / "policies").is_dir():
+        return
+    for path in sorted((home / "policies").glob("*.toml")):
+        data = read_small(path, "policy")
+        if data is not None:
+            yield parse_policy(data, path.name)
+
+
+def conclude(report: Report, form: str) -> int:
+    """Show a report on stdout; the exit code of its verdict."""
+    if form == "json":
+        from govrun.formats import as_json
+
+        sys.stdout.buffer.write(as_json.render(report))
+        sys.stdout.buffer.flush()
+    else:
+        from govrun.formats import as_text
+
+        click.echo(as_text.render(report, colour=sys.stdout.isatty()), nl=False)
+    return int(report.exit_code)

@@ -1,0 +1,26 @@
+"""`govrun verify`: are these the bytes that were signed, in this order, and nothing else?"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from govrun.cli.reading import audit_options, conclude, open_reading
+
+
+@click.command("verify")
+@audit_options
+@click.option("--json", "as_json", is_flag=True, help="For programs; schemas/report.v1.json.")
+def command(as_json: bool, **options: Any) -> None:
+    """Verify a ledger: chain, tree, checkpoint, signatures, schemas, open intents; then integrity and assurance.
+
+    LEDGER is a SQLite file, a .govrun directory or a published directory (default: the home's). Nothing is changed,
+    and no file is left beside what is read. Exit code 0 is yes, 40-44 no, 45 no verdict.
+    """
+    from govrun.audit.verify import verify_ledger
+
+    with open_reading(options) as reading:
+        report = verify_ledger(reading.reader, reading.trusted, reading.question)
+    sys.exit(conclude(report, "json" if as_json else "text"))
