@@ -14,7 +14,7 @@ import orjson
 from govrun import schemas
 from govrun.errors import ExitCode, GovrunError
 from govrun.filecache import DigestCache
-from govrun.home import find_home, keep_policy
+from govrun.home import find_home
 from govrun.invoke import Ground, Result
 from govrun.invoke import run as run_request
 from govrun.ledger.append import Writer
@@ -101,8 +101,6 @@ def open_ground(
     guard = Guard(heads_directory(world.environ), log.verifier, world)
     site = open_site(world, settings, hashing)
     with open_store(settings.ledger, world, settings.ledger_timeout_ms) as store:
-        if site.policy_bytes is not None:
-            keep_policy(settings.home, site.policy_bytes)
         yield Ground(site, Writer(store, receipt, log, guard), pass_stderr)
 
 

@@ -24,6 +24,7 @@ from govrun.digest import sha256_hex
 from govrun.errors import ExitCode, GovrunError
 from govrun.execute.process import Interrupt, Watch
 from govrun.execute.process import run as run_child
+from govrun.home import keep_policy
 from govrun.ledger import lease, pending, recovery
 from govrun.ledger.append import Appended, Writer
 from govrun.permit import Permit, Site, new_salt, permit
@@ -104,6 +105,8 @@ def run(ground: Ground, wanted: Request, interrupt: Interrupt | None = None) -> 
 
 def announce(ground: Ground, allowed: Permit) -> Announced:
     """Commit the intent under a lease that this process holds until the outcome; raises GovrunError (10, 15, 16)."""
+    if ground.site.policy_bytes is not None:
+        keep_policy(ground.site.settings.home, ground.site.policy_bytes)
     held = lease.acquire(ground.writer.store.directory / lease.LEASES_DIRECTORY, allowed.invocation_id)
     try:
         appended = _append_before_launch(ground, Draft("intent", allowed.intent), allowed.salt)

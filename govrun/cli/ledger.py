@@ -133,7 +133,7 @@ def show(index: int, ledger: str | None, home: str | None, raw: bool) -> None:
 @_ledger
 @_home
 def checkpoint(ledger: str | None, home: str | None) -> None:
-    """Print the newest checkpoint. Keep it elsewhere: `verify --checkpoint` then shows that nothing below it changed."""
+    """Print the newest checkpoint. Keep it elsewhere: `verify --checkpoint` shows that nothing below it changed."""
     with _reading(ledger, home) as reader:
         note = reader.checkpoint()
     if note is None:
@@ -153,7 +153,7 @@ def checkpoint(ledger: str | None, home: str | None) -> None:
 @_home
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def publish(directory: str, ledger: str | None, home: str | None, as_json: bool) -> None:
-    """Publish the ledger as static files (C2SP tlog-tiles) that any web server can serve; again touches what changed."""
+    """Publish the ledger as static files (C2SP tlog-tiles) for any web server; again touches only what changed."""
     from govrun.ledger.publish import publish as write
     from govrun.signing.keys import load_signer
 
@@ -162,6 +162,6 @@ def publish(directory: str, ledger: str | None, home: str | None, as_json: bool)
     with _reading(ledger, home) as reader:
         done = write(reader, Path(directory), verifier)
     if as_json:
-        show_json({"directory": directory, "size": done.size, "written": done.written, "removed": done.removed})
+        show_json({"directory": directory, "size": done.size, "since": done.since, "written": done.written})
         return
-    click.echo(f"published {done.size} entries: {done.written} files written, {done.removed} removed", err=True)
+    click.echo(f"published {done.size} entries, {done.size - done.since} of them new: {done.written} files written", err=True)

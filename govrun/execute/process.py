@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, fcntl
+from functools import partial
 from typing import Final, Literal, Self
 
 import attrs
@@ -206,6 +207,7 @@ class _Run:
         self._began_ms = self._now_ms()
         self._measure_at_ms = self._began_ms
         self._kill_at_ms: int | None = None
+        self._order: Callable[[int], None]
         self._exit_code: int | None = None
         self._signal: int | None = None
         self._report = b""
@@ -239,6 +241,7 @@ class _Run:
                 self.ended = "couldNotStart"
                 return
             self._started = True
+            self._order = _orders_to(pid, ours)
             try:
                 self._follow(pid, ends)
             finally:
@@ -312,7 +315,7 @@ class _Run:
         elif self._now_ms() >= self._measure_at_ms:
             self.ended = self._measure(pid)
         if self.ended is not None:
-            os.kill(pid, keeper.TERMINATE)
+            self._order(keeper.TERMINATE)
             self._kill_at_ms = self._now_ms() + self._limits.grace_ms
 
     def _measure(self, pid: int) -> Ended | None:
@@ -334,7 +337,7 @@ class _Run:
     def _dismiss(self, pid: int, report: int) -> None:
         """End whatever is left and the keeper; runs on every way out, an exception included."""
         try:
-            os.kill(pid, keeper.KILL)
+            self._order(keeper.KILL)
             poll = select.poll()
             poll.register(report, select.POLLIN)
             give_up_at_ms = self._now_ms() + _LAST_WAIT_MS
@@ -342,10 +345,10 @@ class _Run:
                 if not self._hear(report):
                     break
         finally:
+            if not self._told.finished:
+                self._order(signal.SIGKILL)
             # A program that reaps every child it sees may have been quicker.
-            with suppress(ProcessLookupError, ChildProcessError):
-                if not self._told.finished:
-                    os.kill(pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
                 os.waitpid(pid, 0)
 
     def _drain(self, output: _Output, descriptor: int) -> None:
@@ -440,6 +443,22 @@ class _Ends:
         os.lseek(descriptor, 0, os.SEEK_SET)
         fcntl(descriptor, F_ADD_SEALS, _SEALS)
         return descriptor
+
+
+def _orders_to(pid: int, ours: ExitStack) -> Callable[[int], None]:
+    """How to send signals to the keeper, and to nobody who got its number after it was gone."""
+    try:
+        descriptor = _owned(ours, os.pidfd_open(pid))
+    except OSError:  # some containers forbid it; then its number is right as long as only we reap it
+        send = partial(os.kill, pid)
+    else:
+        send = partial(signal.pidfd_send_signal, descriptor)
+
+    def order(number: int) -> None:
+        with suppress(ProcessLookupError):
+            send(number)
+
+    return order
 
 
 def _pipe(ours: ExitStack, theirs: ExitStack) -> tuple[int, int]:

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -341,14 +340,15 @@ def test_a_run_within_its_limits_just_ends(level: str) -> None:
 
 
 def test_the_kernel_ends_what_uses_too_much_cpu_time_between_two_looks(level: str) -> None:
-    # The watcher is asleep in its callback, so only the kernel can act.
-    def sleep_a_while(_: bytes) -> None:
-        until(lambda: time.monotonic() >= awake, seconds=5)
+    before = set(family.children(os.getpid()))
 
-    awake = time.monotonic() + 1.6
-    captured = go(
-        shell("echo x >&2; while :; do :; done"), watch=Watch(on_stderr=sleep_a_while), isolation=level, cpu_ms=1000
-    )
+    # The watcher is asleep in its callback, so only the kernel can act.
+    def sleep_until_the_leader_is_gone(_: bytes) -> None:
+        (keeper_pid,) = set(family.children(os.getpid())) - before
+        until(lambda: family.children(keeper_pid) == ())
+
+    plan = shell("echo x >&2; while :; do :; done")
+    captured = go(plan, watch=Watch(on_stderr=sleep_until_the_leader_is_gone), isolation=level, cpu_ms=1000)
     assert ("cpuLimit", None, signal.SIGXCPU) == (captured.ended, captured.exit_code, captured.signal)
 
 
