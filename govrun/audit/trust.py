@@ -1,0 +1,175 @@
+"""Whose signatures count: the keys that the verifier brought, and what the root key changed since.
+
+Keys inside the ledger are never trust. A genesis that stands under a trusted key vouches for the keys it names: under
+a trusted log key for the receipt key, and the other way round. Without any trusted key the ledger is checked against
+the keys that it names itself, which shows that it fits together and nothing about who wrote it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+from govrun.audit.report import Finding, finding_of
+from govrun.canonical import JsonObject
+from govrun.errors import ExitCode, GovrunError
+from govrun.home import Trust
+from govrun.receipt import Statement, parse_statement
+from govrun.signing.dsse import parse_envelope, verify_envelope
+from govrun.signing.keys import Verifier, verifier_for
+
+Role = Literal["root", "log", "receipt"]
+ROLES: tuple[Role, ...] = ("root", "log", "receipt")
+
+
+@attrs.frozen
+class TrustedKeys:
+    """What a verifier trusts about one ledger, by role; a role without keys is empty. origin: None for any."""
+
+    log: tuple[Verifier, ...] = ()
+    receipt: tuple[Verifier, ...] = ()
+    root: tuple[Verifier, ...] = ()
+    origin: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.log or self.receipt)
+
+
+def trusted_by(trust: Trust) -> TrustedKeys:
+    """The keys of a trust file."""
+    return TrustedKeys((trust.log,), trust.receipt, (trust.root,), trust.origin)
+
+
+@attrs.frozen
+class Keys:
+    """The keys that an audit begins with, and the roles whose keys come from the ledger's own genesis."""
+
+    log: tuple[Verifier, ...]
+    receipt: tuple[Verifier, ...]
+    root: tuple[Verifier, ...]
+    from_genesis: tuple[Role, ...]
+
+
+def first_keys(origin: str, trusted: TrustedKeys, genesis: JsonObject | None) -> Keys:
+    """Fill the roles that were not given from an unverified genesis predicate; it is verified as entry 0 later."""
+    given = {"root": trusted.root, "log": trusted.log, "receipt": trusted.receipt}
+    borrowed = tuple(role for role in ROLES if not given[role])
+    for role in borrowed:
+        given[role] = _named(origin, role, genesis)
+    return Keys(given["log"], given["receipt"], given["root"], borrowed)
+
+
+def _named(origin: str, role: Role, genesis: JsonObject | None) -> tuple[Verifier, ...]:
+    if genesis is None:
+        return ()
+    name = origin if role == "log" else f"{origin}/{role}"
+    try:
+        return (verifier_for(name[:255], bytes.fromhex(genesis["keys"][role]["publicKey"])),)
+    except GovrunError:
+        # A key that nobody could verify with: whatever it signed is then reported as untrusted.
+        return ()
+
+
+def genesis_findings(genesis: JsonObject, trusted: TrustedKeys) -> tuple[Finding, ...]:
+    """Where the genesis names other keys than the verifier trusts."""
+    given = {"root": trusted.root, "log": trusted.log, "receipt": trusted.receipt}
+    findings = []
+    for role in ROLES:
+        named = genesis["keys"][role]["publicKey"]
+        trusted_here = [verifier.public.hex() for verifier in given[role]]
+        if trusted_here and named not in trusted_here:
+            findings.append(
+                Finding(
+                    "genesis",
+                    "genesis.keys",
+                    "error",
+                    0,
+                    f"the genesis names another {role} key than the trusted one",
+                    named[:16],
+                    " or ".join(key[:16] for key in trusted_here),
+                    ExitCode.SIGNATURE_UNTRUSTED,
+                )
+            )
+    return tuple(findings)
+
+
+@attrs.frozen
+class Revocation:
+    """A receipt key that the entry at index revoked; receipts from suspect_from on are suspect, None for none."""
+
+    number: int
+    index: int
+    suspect_from: int | None
+
+
+class KeyRing:
+    """Which receipt keys count at the index that was reached; they are numbered and never forgotten.
+
+    Only key changes that the root key signed alter it, in the order of the ledger.
+    """
+
+    def __init__(self, keys: Keys) -> None:
+        self.receipts = tuple({verifier.public: verifier for verifier in keys.receipt}.values())
+        self.revocations: list[Revocation] = []
+        self._roots = list(keys.root)
+
+    def apply(self, index: int, leaf: bytes) -> Finding | None:
+        """Take over a key change, or say why it does not count; its own form and place are judged elsewhere.
+
+        keyAdded: the new key, which so proves that somebody holds it, then the root key. keyRevoked: the root key.
+        """
+        statement = parse_statement(parse_envelope(leaf).payload)
+        try:
+            if statement.kind == "keyAdded":
+                self._add(statement, leaf)
+            else:
+                verify_envelope(leaf, self._roots, 1)
+                self._revoke(statement, index)
+        except GovrunError as error:
+            return finding_of(error, "keyChanges", index, rule=f"key.{error.rule}")
+        return None
+
+    def _add(self, statement: Statement, leaf: bytes) -> None:
+        predicate = statement.predicate
+        role = predicate["role"]
+        name = f"{statement.position.origin}/{role}"[:255]
+        new = verifier_for(name, bytes.fromhex(predicate["key"]["publicKey"]))
+        verified = verify_envelope(leaf, [new, *(root for root in self._roots if root.public != new.public)], 2)
+        if verified.verifiers[0] != new:
+            raise GovrunError(
+                ExitCode.SIGNATURE_UNTRUSTED,
+                "order",
+                "the new key must sign first, then the root key",
+                found=verified.verifiers[0].name,
+                expected=new.name,
+            )
+        if role == "root":
+            self._roots.append(new)
+        elif self.number_of(new.public) is None:
+            self.receipts = (*self.receipts, new)
+
+    def _revoke(self, statement: Statement, index: int) -> None:
+        predicate = statement.predicate
+        public = bytes.fromhex(predicate["key"]["publicKey"])
+        if predicate["role"] == "root":
+            self._roots = [root for root in self._roots if root.public != public]
+        elif (number := self.number_of(public)) is not None:
+            self.revocations.append(Revocation(number, index, predicate["suspectFromIndex"]))
+
+    def number_of(self, public: bytes) -> int | None:
+        """The number of a receipt key, None if it never counted."""
+        return next((n for n, verifier in enumerate(self.receipts) if verifier.public == public), None)
+
+    def is_revoked(self, number: int, index: int) -> bool:
+        """Whether a receipt key no longer counted at an index."""
+        return any(r.number == number and r.index < index for r in self.revocations)
+
+    def signer_of(self, leaf: bytes) -> int | None:
+        """The number of the key that signed a leaf, of all that count so far; None if none did."""
+        try:
+            verified = verify_envelope(leaf, self.receipts, 1)
+        except GovrunError:
+            return None
+        return self.number_of(verified.verifiers[0].public)

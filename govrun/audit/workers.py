@@ -1,0 +1,329 @@
+"""What can be judged of entries without their neighbours, one batch at a time, on every core.
+
+A batch goes out with everything needed to judge it, and comes back as small facts; the order of the results is the
+order of the batches, whoever finished first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Final, NamedTuple
+
+import attrs
+
+from govrun.audit.report import Finding, finding_of
+from govrun.errors import ExitCode, GovrunError
+from govrun.ledger.checkpoint import verify_checkpoint
+from govrun.ledger.entry import IndexColumns, columns_of
+from govrun.ledger.merkle import HASH_BYTES, leaf_hash
+from govrun.policy import Policy, evaluate
+from govrun.receipt import Statement, parse_statement
+from govrun.signing.dsse import Envelope, parse_envelope, verify_envelope
+from govrun.signing.keys import Verifier
+
+# Batches that wait for a worker or for the parent, per worker: one in hand, one in reserve.
+IN_FLIGHT: Final = 2
+NOBODY: Final = -1
+KEY_KINDS: Final = ("keyAdded", "keyRevoked")
+
+
+@attrs.frozen
+class Batch:
+    """Neighbouring entries as they are stored.
+
+    columns: their rows of the search index, None for one that is missing; None where the store has no index.
+    notes: (size, signed note) of the stored checkpoints over trees that end in this batch.
+    """
+
+    start: int
+    leaves: tuple[bytes, ...]
+    columns: tuple[IndexColumns | None, ...] | None
+    notes: tuple[tuple[int, bytes], ...]
+
+
+@attrs.frozen
+class Job:
+    """What a batch is judged by: the origin, receipt keys by number, log keys, and policies by digest.
+
+    auditor: the policy that every intent is judged by, None for none. known: policies that intents may name.
+    """
+
+    origin: str
+    receipts: tuple[Verifier, ...]
+    logs: tuple[Verifier, ...]
+    auditor: Policy | None = None
+    known: tuple[Policy, ...] = ()
+
+
+class Facts(NamedTuple):
+    """What the rules of the whole ledger need to know of one receipt; a tuple, because one crosses for each entry."""
+
+    kind: str
+    stated_on: str
+    invocation_id: str | None
+    request_id: str | None
+    deadline_on: str | None
+    policy: str | None
+    intent: tuple[int, str] | None
+    status: str | None
+    refusals: int
+    links: tuple[tuple[int, str], ...]
+
+
+@attrs.frozen
+class Judged:
+    """What became of a batch.
+
+    hashes: its leaf hashes, 32 bytes each. previous: what its first receipt says was the hash before. facts: None for
+    an entry that could not be read. signers: the number of the key that signed each, NOBODY for none of them. unsigned,
+    key_changes: (index, leaf), to be looked at with the keys of that index. roots: (size, root) of checkpoints that
+    verified. unavailable: intents whose own policy is not among the known ones.
+    """
+
+    start: int
+    hashes: bytes
+    previous: str | None
+    facts: tuple[Facts | None, ...]
+    signers: tuple[int, ...]
+    unsigned: tuple[tuple[int, bytes, Finding], ...]
+    key_changes: tuple[tuple[int, bytes], ...]
+    roots: tuple[tuple[int, bytes], ...]
+    unavailable: int
+    findings: tuple[Finding, ...]
+
+
+def judge(job: Job, batch: Batch) -> Judged:
+    """Judge one batch; never raises for what stands in it."""
+    findings: list[Finding] = []
+    hashes: list[bytes] = []
+    facts: list[Facts | None] = []
+    signers: list[int] = []
+    unsigned: list[tuple[int, bytes, Finding]] = []
+    key_changes: list[tuple[int, bytes]] = []
+    known = {policy.digest: policy for policy in job.known}
+    unavailable = 0
+    first_previous: str | None = None
+    for offset, leaf in enumerate(batch.leaves):
+        index = batch.start + offset
+        hashes.append(leaf_hash(leaf))
+        signers.append(NOBODY)
+        facts.append(None)
+        try:
+            envelope = parse_envelope(leaf)
+        except GovrunError as error:
+            findings.append(finding_of(error, "envelopes", index))
+            _check_columns(batch, offset, None, findings)
+            continue
+        try:
+            statement = parse_statement(envelope.payload)
+        except GovrunError as error:
+            findings.append(finding_of(error, "receipts", index))
+            statement = None
+        if statement is not None and statement.kind in KEY_KINDS:
+            key_changes.append((index, leaf))
+        else:
+            try:
+                signers[offset] = _signer(job, envelope)
+            except GovrunError as error:
+                unsigned.append((index, leaf, finding_of(error, "signatures", index)))
+        if statement is None:
+            _check_columns(batch, offset, None, findings)
+            continue
+        columns = columns_of(statement)
+        facts[offset] = _facts(statement, columns)
+        _check_columns(batch, offset, columns, findings)
+        if offset == 0:
+            first_previous = statement.position.previous
+            _check_position(job, index, None, statement, findings)
+        else:
+            _check_position(job, index, hashes[-2].hex(), statement, findings)
+        if statement.kind == "intent" and job.auditor is not None:
+            _judge_intent(index, statement, "policy", job.auditor, findings)
+            in_force = known.get(statement.predicate["policy"]["sha256"])
+            if in_force is None:
+                unavailable += 1
+            else:
+                _judge_intent(index, statement, "policyInForce", in_force, findings)
+    roots = _roots(job, batch, findings)
+    return Judged(
+        batch.start,
+        b"".join(hashes),
+        first_previous,
+        tuple(facts),
+        tuple(signers),
+        tuple(unsigned),
+        tuple(key_changes),
+        roots,
+        unavailable,
+        tuple(findings),
+    )
+
+
+def _signer(job: Job, envelope: Envelope) -> int:
+    verified = verify_envelope(envelope, job.receipts, 1)
+    return job.receipts.index(verified.verifiers[0])
+
+
+def _facts(statement: Statement, columns: IndexColumns) -> Facts:
+    predicate = statement.predicate
+    intent = predicate.get("intent")
+    policy = predicate.get("policy")
+    return Facts(
+        statement.kind,
+        columns.stated_on,
+        columns.invocation_id,
+        columns.request_id,
+        predicate.get("deadlineOn"),
+        None if policy is None else policy["sha256"],
+        None if intent is None else (intent["index"], intent["leafHash"]),
+        columns.status,
+        predicate.get("count", 0),
+        tuple((link["index"], link["leafHash"]) for link in predicate.get("links", ())),
+    )
+
+
+def _check_position(job: Job, index: int, previous: str | None, statement: Statement, findings: list[Finding]) -> None:
+    at = statement.position
+    if at.origin != job.origin:
+        findings.append(
+            _misplaced(index, "position.origin", "a receipt was signed for another ledger", at.origin, job.origin)
+        )
+    if at.index != index:
+        findings.append(
+            _misplaced(index, "position.index", "a receipt stands at another place", str(at.index), str(index))
+        )
+    if previous is not None and at.previous != previous:
+        findings.append(chain_broken(index, at.previous, previous))
+
+
+def chain_broken(index: int, found: str, expected: str) -> Finding:
+    """The finding that a receipt follows another entry than the one before it; hashes in hex."""
+    return _misplaced(index, "position.previous", "a receipt follows another entry", found[:16], expected[:16])
+
+
+def _misplaced(index: int, rule: str, what: str, found: str, expected: str) -> Finding:
+    return Finding("positions", rule, "error", index, what, found, expected, ExitCode.LEDGER_INCONSISTENT)
+
+
+def _check_columns(batch: Batch, offset: int, expected: IndexColumns | None, findings: list[Finding]) -> None:
+    if batch.columns is None:
+        return
+    found = batch.columns[offset]
+    # Of an entry that cannot be read nothing is known that its row could be compared with.
+    if expected is None or found == expected:
+        return
+    names = [] if found is None else [a for a in _COLUMNS if getattr(found, a) != getattr(expected, a)]
+    findings.append(
+        Finding(
+            "index",
+            "index.columns",
+            "error",
+            batch.start + offset,
+            "a row of the search index is not what the entry says",
+            "no row" if found is None else f"another {', '.join(names)}",
+            "the columns that follow from the entry",
+            ExitCode.LEDGER_INCONSISTENT,
+        )
+    )
+
+
+_COLUMNS: Final = tuple(a.name for a in attrs.fields(IndexColumns))
+
+
+def _judge_intent(index: int, statement: Statement, check: str, policy: Policy, findings: list[Finding]) -> None:
+    findings.extend(
+        Finding(check, v.rule, "error", index, v.what, v.found, v.expected, ExitCode.POLICY_VIOLATED)
+        for v in evaluate(policy, statement.predicate).violations
+    )
+
+
+def _roots(job: Job, batch: Batch, findings: list[Finding]) -> tuple[tuple[int, bytes], ...]:
+    roots = []
+    for size, note in batch.notes:
+        try:
+            checkpoint = verify_checkpoint(note, job.origin, job.logs).checkpoint
+        except GovrunError as error:
+            findings.append(finding_of(error, "checkpoints", size - 1))
+            continue
+        if checkpoint.size == size:
+            roots.append((size, checkpoint.root))
+        else:
+            findings.append(
+                Finding(
+                    "checkpoints",
+                    "checkpoint.size",
+                    "error",
+                    size - 1,
+                    "a checkpoint is stored under another size",
+                    f"tree size {checkpoint.size}",
+                    f"tree size {size}",
+                    ExitCode.LEDGER_INCONSISTENT,
+                )
+            )
+    return tuple(roots)
+
+
+def leaf_hashes(judged: Judged) -> Iterator[bytes]:
+    """The leaf hashes of a batch, 32 bytes each, in order."""
+    for at in range(0, len(judged.hashes), HASH_BYTES):
+        yield judged.hashes[at : at + HASH_BYTES]
+
+
+def judge_all(job: Callable[[], Job], batches: Iterable[Batch], workers: int) -> Iterator[tuple[int, Judged]]:
+    """Judge every batch in order, each by the job of the moment it was sent out; with it, its number of receipt keys.
+
+    One worker means this process. More mean child processes, unless other threads run here: a fork beside them could
+    stop for ever. At most IN_FLIGHT batches per worker are out at a time. GovrunError (could-not-check) if a child
+    dies.
+    """
+    if workers <= 1 or not _is_alone():
+        for batch in batches:
+            now = job()
+            yield len(now.receipts), judge(now, batch)
+        return
+    yield from _judge_in_children(job, batches, workers)
+
+
+def _is_alone() -> bool:
+    return len(os.listdir("/proc/self/task")) == 1
+
+
+def _judge_in_children(job: Callable[[], Job], batches: Iterable[Batch], workers: int) -> Iterator[tuple[int, Judged]]:
+    # Imported here: a small ledger never needs them.
+    import gc
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    # What is frozen stays shared with the children instead of being copied by their first collection.
+    gc.freeze()
+    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"))
+    out: deque[tuple[int, Future[Judged]]] = deque()
+    try:
+        for batch in batches:
+            if len(out) >= IN_FLIGHT * workers:
+                yield _next(out)
+            now = job()
+            out.append((len(now.receipts), executor.submit(judge, now, batch)))
+        while out:
+            yield _next(out)
+    except BrokenProcessPool as error:
+        raise GovrunError(
+            ExitCode.COULD_NOT_CHECK,
+            "audit.worker",
+            "a process that checked entries died",
+            found="killed, or out of memory",
+            expected="an answer for every batch",
+            fix="run it again with one worker, and look at the system's log",
+        ) from error
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+        gc.unfreeze()
+
+
+def _next(out: deque[tuple[int, Future[Judged]]]) -> tuple[int, Judged]:
+    keys, future = out.popleft()
+    return keys, future.result()
