@@ -27,7 +27,6 @@ FIRST_DESCRIPTOR: Final = 64
 _CHUNK: Final = 65_536
 _MEASURE_MS: Final = 250  # how often memory is looked at
 _MEASURE_AT_LEAST_MS: Final = 20  # how close to its end a CPU budget is looked at
-_CPU_CLOCKS_DIFFER_MS: Final = 50  # the kernel limits by ticks and reports by exact run time
 _LAST_WAIT_MS: Final = 2_000  # after SIGKILL; only a process stuck in the kernel takes longer
 _SEALS: Final = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 
@@ -375,7 +374,7 @@ class _Run:
             return
         if self._stdout.is_over or self._stderr.is_over:
             self.ended = "outputLimit"
-        elif self._signal in (signal.SIGXCPU, signal.SIGKILL) and self._has_used_up_its_cpu_time():
+        elif self._signal in self._sent_by_the_cpu_limit():
             self.ended = "cpuLimit"
         else:
             self.ended = "exited" if self._signal is None else "signalled"
@@ -391,15 +390,23 @@ class _Run:
         # bubblewrap says 128 + n for a death by signal n, and so may any program. Only a signal known to have been
         # sent is read back out of it.
         sent: tuple[int, ...] = () if self.ended is None else (signal.SIGTERM, signal.SIGKILL)
-        if self._has_used_up_its_cpu_time():
-            sent = (*sent, signal.SIGXCPU, signal.SIGKILL)
-        if self._level == "pidNamespace" and code - 128 in sent:
+        if self._level == "pidNamespace" and code - 128 in (*sent, *self._sent_by_the_cpu_limit()):
             return None, code - 128
         return code, None
 
-    def _has_used_up_its_cpu_time(self) -> bool:
+    def _sent_by_the_cpu_limit(self) -> tuple[int, ...]:
+        """The signals that the kernel's limit on CPU time can have sent, by the time that was used."""
         limit_ms, used_us = self._limits.cpu_ms, self._told.cpu_us
-        return limit_ms is not None and used_us is not None and used_us >= (limit_ms - _CPU_CLOCKS_DIFFER_MS) * 1000
+        if limit_ms is None or used_us is None:
+            return ()
+        # SIGXCPU comes by a clock of ticks, which on a busy machine runs ahead of the exact time that is reported.
+        # SIGKILL comes a second later at the soonest, and from others too, so it takes the full time to believe it.
+        sent = []
+        if used_us >= limit_ms * 750:
+            sent.append(int(signal.SIGXCPU))
+        if used_us >= limit_ms * 1000:
+            sent.append(int(signal.SIGKILL))
+        return tuple(sent)
 
     def captured(self) -> Captured:
         """What is known at the end."""

@@ -352,6 +352,36 @@ def test_the_kernel_ends_what_uses_too_much_cpu_time_between_two_looks(level: st
     assert ("cpuLimit", None, signal.SIGXCPU) == (captured.ended, captured.exit_code, captured.signal)
 
 
+def test_a_child_that_ignores_the_kernels_first_word_on_cpu_time_is_killed(level: str) -> None:
+    before = set(family.children(os.getpid()))
+
+    def sleep_until_the_leader_is_gone(_: bytes) -> None:
+        (keeper_pid,) = set(family.children(os.getpid())) - before
+        until(lambda: family.children(keeper_pid) == ())
+
+    program = "import os, signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nos.write(2, b'x')\nwhile True: pass"
+    watch = Watch(on_stderr=sleep_until_the_leader_is_gone)
+    captured = go(python(program), watch=watch, isolation=level, cpu_ms=100, grace_ms=0)
+    assert ("cpuLimit", None, signal.SIGKILL) == (captured.ended, captured.exit_code, captured.signal)
+
+
+def test_a_signal_that_the_cpu_limit_cannot_have_sent_is_not_called_a_limit() -> None:
+    captured = go(shell("kill -XCPU $$"), isolation="group", cpu_ms=60_000)
+    assert ("signalled", signal.SIGXCPU) == (captured.ended, captured.signal)
+
+
+def test_a_limit_never_exceeds_that_of_govrun_itself() -> None:
+    program = (
+        "import resource\n"
+        "from tests.execute.children import go, shell\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (50, 60))\n"
+        "print(go(shell('ulimit -S -t; ulimit -H -t'), cpu_ms=90_000, isolation='group').stdout.data)"
+    )
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
+    assert done.stdout == b"b'60\\n60\\n'\n"
+
+
 def test_an_allocation_beyond_the_limit_fails_in_the_child(level: str) -> None:
     captured = go(python("x = bytes(600 << 20)"), isolation=level, memory_bytes=512 << 20)
     assert ("exited", 1) == (captured.ended, captured.exit_code)
