@@ -6,7 +6,7 @@ booleans, null, arrays, objects, and integers within +-(2^53 - 1). No floats.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
 
@@ -15,6 +15,7 @@ from govrun.errors import ExitCode, GovrunError
 JsonObject = dict[str, Any]
 
 MAX_BYTES: Final = 1 << 20
+_PLAIN: Final = frozenset({str, int, bool, type(None)})
 
 # Without its digits, a number with a fraction or exponent leaves `.` or `e` where a value starts. Strings can contain
 # this too, so a hit is only a reason to look closer.
@@ -27,18 +28,33 @@ _OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 def encode(value: Any) -> bytes:
     """Write a value of the profile as its one byte string.
 
-    Objects must have ASCII keys (every schema is closed, so validated values do). Raises GovrunError
-    (receipt-invalid) for anything outside the profile: floats, integers beyond 2^53 - 1, lone surrogates.
+    Raises GovrunError (receipt-invalid) for anything outside the profile: floats, NaN included, integers beyond
+    2^53 - 1, lone surrogates, member names outside ASCII, and whatever JSON has no word for, such as a date.
     """
+    data = encode_again(value)
+    if (stranger := _stranger(value)) is not None:
+        raise GovrunError(
+            ExitCode.RECEIPT_INVALID,
+            f"canonical.{stranger}",
+            "a value is not part of the signed profile",
+            found=stranger,
+            expected="objects with ASCII names, arrays, strings, integers, booleans and null",
+        )
+    return data
+
+
+def encode_again(value: Any) -> bytes:
+    """Write a value that `decode` returned, or that `encode` is given as well: what only `encode` refuses is not seen."""
     try:
-        data = orjson.dumps(value, option=_OPTIONS)
+        return orjson.dumps(value, option=_OPTIONS)
     except (orjson.JSONEncodeError, TypeError) as error:
         raise GovrunError(
-            ExitCode.RECEIPT_INVALID, "canonical.encode", "a value cannot be written canonically", found=str(error)
+            ExitCode.RECEIPT_INVALID,
+            "canonical.encode",
+            "a value cannot be written canonically",
+            found=str(error),
+            expected="a value of the signed profile",
         ) from error
-    if _may_hold_float(data) and _has_float(value):
-        raise GovrunError(ExitCode.RECEIPT_INVALID, "canonical.float", "floats are not part of the signed profile")
-    return data
 
 
 def decode(data: bytes, what: str = "document") -> JsonObject:
@@ -54,8 +70,9 @@ def decode(data: bytes, what: str = "document") -> JsonObject:
         raise _not_canonical(what, str(error)) from error
     if canonical != data:
         raise _not_canonical(what, _first_difference(canonical, data))
-    if _may_hold_float(data) and _has_float(value):
-        raise _not_canonical(what, "a float")
+    # Most documents show at a glance that they hold neither a float nor a name outside ASCII.
+    if not (data.isascii() and not _may_hold_float(data)) and (stranger := _stranger(value)) is not None:
+        raise _not_canonical(what, f"a {stranger}")
     return value
 
 
@@ -72,11 +89,19 @@ def _loads(data: bytes, what: str) -> JsonObject:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise GovrunError(
-            ExitCode.LEDGER_INCONSISTENT, "canonical.json", f"{what} is not JSON", found=str(error)
+            ExitCode.LEDGER_INCONSISTENT,
+            "canonical.json",
+            f"{what} is not JSON",
+            found=str(error),
+            expected="one JSON object in UTF-8",
         ) from error
     if not isinstance(value, dict):
         raise GovrunError(
-            ExitCode.LEDGER_INCONSISTENT, "canonical.object", f"{what} is not an object", found=type(value).__name__
+            ExitCode.LEDGER_INCONSISTENT,
+            "canonical.object",
+            f"{what} is not an object",
+            found=type(value).__name__,
+            expected="one JSON object",
         )
     return value
 
@@ -101,11 +126,21 @@ def _may_hold_float(data: bytes) -> bool:
     return any(trace in bare for trace in _FLOAT_TRACES)
 
 
-def _has_float(value: Any) -> bool:
-    if isinstance(value, float):
-        return True
-    if isinstance(value, dict):
-        return any(_has_float(v) for v in value.values())
-    if isinstance(value, list | tuple):
-        return any(_has_float(v) for v in value)
-    return False
+def _stranger(value: Any) -> Literal["float", "name", "type"] | None:
+    """What a value holds that the profile does not have; its nesting is bounded, since orjson has written it."""
+    kind = type(value)
+    if kind is dict:
+        for name, item in value.items():
+            if not name.isascii():
+                return "name"
+            if type(item) not in _PLAIN and (found := _stranger(item)) is not None:
+                return found
+        return None
+    if kind is list or kind is tuple:
+        for item in value:
+            if type(item) not in _PLAIN and (found := _stranger(item)) is not None:
+                return found
+        return None
+    if isinstance(value, str | int | None):
+        return None
+    return "float" if isinstance(value, float) else "type"

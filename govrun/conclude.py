@@ -5,18 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import assert_never
 
-import attrs
-
 from govrun import redact, request
 from govrun.backends.interface import Backend, Captured, Facts
 from govrun.digest import FileDigest
 from govrun.errors import ExitCode, GovrunError
 from govrun.filecache import DigestCache
+from govrun.frozen import frozen
 from govrun.permit import Permit, digest_declared
 from govrun.predicates import FileUse
 
 
-@attrs.frozen
+@frozen
 class Conclusion:
     """The end of one run. error None means that it succeeded, and then facts are there.
 
@@ -62,12 +61,12 @@ def _read(allowed: Permit, captured: Captured | None) -> tuple[Facts | None, Gov
         return None, error
     try:
         return allowed.backend.parse(allowed.plan, captured), None
-    except GovrunError as error:
-        if error.code in (ExitCode.OUTPUT_UNPARSABLE, ExitCode.COMMAND_FAILED):
-            return None, error
-        return None, _unparsable(error.rule, str(error.code.label))
-    except Exception as error:  # noqa: BLE001 - a plugin that breaks on output has not understood it
-        return None, _unparsable("backend.parseRaised", type(error).__name__)
+    except GovrunError as unread:
+        if unread.code in (ExitCode.OUTPUT_UNPARSABLE, ExitCode.COMMAND_FAILED):
+            return None, unread
+        return None, _unparsable(unread.rule, unread.code.label)
+    except Exception as broken:  # noqa: BLE001 - a plugin that breaks on output has not understood it
+        return None, _unparsable("backend.parseRaised", type(broken).__name__)
 
 
 def _unparsable(rule: str, found: str) -> GovrunError:

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 
 CHUNK: Final = 1 << 20
 SALT_BYTES: Final = 32
@@ -23,7 +22,7 @@ def sha256_hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@attrs.frozen
+@frozen
 class FileDigest:
     """A regular file as it was when it was read: size in bytes, sha256 in lower-case hex."""
 
@@ -31,7 +30,7 @@ class FileDigest:
     sha256: str
 
 
-@attrs.frozen
+@frozen
 class FileIdentity:
     """What changes when a file is replaced or rewritten; equal identities allow a cached digest."""
 
@@ -53,29 +52,35 @@ def digest_file(path: Path, progress: Callable[[int], None] | None = None) -> Fi
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise GovrunError(
-            ExitCode.PREFLIGHT_REFUSED, "file.readable", f"{path.name} cannot be read", found=error.strerror
-        ) from error
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise GovrunError(
-                ExitCode.PREFLIGHT_REFUSED,
-                "file.regular",
-                f"{path.name} is not a regular file",
-                expected="a regular file",
-            )
+            raise _refused("file.regular", f"{path.name} is not a regular file", "another kind", "a regular file")
         state = hashlib.sha256()
         size = 0
-        while chunk := file.read(CHUNK):
-            state.update(chunk)
-            size += len(chunk)
-            if progress is not None:
-                progress(len(chunk))
+        try:
+            while chunk := file.read(CHUNK):
+                state.update(chunk)
+                size += len(chunk)
+                if progress is not None:
+                    progress(len(chunk))
+        except OSError as error:
+            raise unreadable(path, error) from error
         if identity_of(os.fstat(descriptor)) != identity_of(status) or size != status.st_size:
-            raise GovrunError(ExitCode.PREFLIGHT_REFUSED, "file.stable", f"{path.name} changed while it was read")
+            raise _refused("file.stable", f"{path.name} changed while it was read", "other bytes or times", "a file at rest")
     return FileDigest(size, state.hexdigest())
+
+
+def unreadable(path: Path, error: OSError | ValueError) -> GovrunError:
+    """The refusal for a file that the system does not open or read; ValueError means a name no file can have."""
+    reason = error.strerror if isinstance(error, OSError) else "a name that no file can have"
+    return _refused("file.readable", f"{path.name} cannot be read", reason or "an error", "a readable regular file")
+
+
+def _refused(rule: str, what: str, found: str, expected: str) -> GovrunError:
+    return GovrunError(ExitCode.PREFLIGHT_REFUSED, rule, what, found=found, expected=expected)
 
 
 def field_salt(salt: bytes, field: str) -> bytes:

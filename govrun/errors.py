@@ -121,10 +121,16 @@ class GovrunError(Exception):
         """The refusal as people read it: what and rule first, then found, expected, fix, effect."""
         head = f"{self.code.label}: {self.what} [{self.rule}]"
         rest = [("found", self.found), ("expected", self.expected), ("fix", self.fix), ("effect", self.effect)]
-        return [head, *(f"  {name + ':':<10}{value}" for name, value in rest if value is not None)]
+        lines = [head, *(f"  {name + ':':<10}{value}" for name, value in rest if value is not None)]
+        return [_one_line(line) for line in lines]
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
+
+
+def _one_line(text: str) -> str:
+    # A name from a planted file must not move the cursor, or look like a line of its own.
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _rebuild(

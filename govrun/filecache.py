@@ -7,7 +7,9 @@ Whoever can write the cache can lie about a file: it lies in the home, which onl
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +18,12 @@ from typing import Final
 import attrs
 import orjson
 
-from govrun.digest import FileDigest, FileIdentity, digest_file, identity_of
-from govrun.errors import ExitCode, GovrunError
+from govrun.digest import FileDigest, FileIdentity, digest_file, identity_of, unreadable
 
 MIN_CACHED_BYTES: Final = 1 << 20
 _MAX_ENTRIES: Final = 4096
 _SETTLED_NS: Final = 2_000_000_000
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @attrs.define
@@ -38,16 +40,7 @@ class DigestCache:
 
     def digest(self, path: Path) -> FileDigest:
         """The digest of a regular file; GovrunError (preflight-refused) if it cannot be had."""
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            raise GovrunError(
-                ExitCode.PREFLIGHT_REFUSED,
-                "file.readable",
-                f"{path.name} cannot be read",
-                found=error.strerror,
-                expected="a readable regular file",
-            ) from error
+        status = _status(path)
         if not stat.S_ISREG(status.st_mode) or status.st_size < MIN_CACHED_BYTES:
             return digest_file(path)
         key = _key(identity_of(status))
@@ -56,7 +49,7 @@ class DigestCache:
             return FileDigest(status.st_size, cached)
         fresh = digest_file(path, self._reporter(path.name, status.st_size))
         settled = self.now_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_NS
-        if settled and _key(identity_of(os.stat(path))) == key:
+        if settled and _key(identity_of(_status(path))) == key:
             self._store(key, fresh.sha256)
         return fresh
 
@@ -82,7 +75,7 @@ class DigestCache:
             self._known = {
                 k: v
                 for k, v in (value.items() if isinstance(value, dict) else ())
-                if isinstance(v, str) and len(v) == 64
+                if isinstance(v, str) and _SHA256.fullmatch(v)
             }
         return self._known
 
@@ -99,7 +92,15 @@ class DigestCache:
             temporary.replace(self.path)
         except OSError:
             # Losing the cache costs time, never truth: the digest in hand was computed from the file itself.
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
 
 
 def _key(identity: FileIdentity) -> str:

@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from govrun import schemas
 from govrun.digest import sha256_hex
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.policy import parse_toml
 from govrun.settings import absolute_path, read_small
 from govrun.signing.keys import Verifier, format_vkey, parse_vkey
@@ -26,7 +25,7 @@ NAME: Final = ".govrun"
 KEY_ROLES: Final = ("root", "log", "receipt")
 
 
-@attrs.frozen
+@frozen
 class Trust:
     """What a verifier trusts about one ledger: its origin and its three keys; checkpoint is a pin, or None."""
 

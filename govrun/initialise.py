@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from govrun import schemas
 from govrun.canonical import JsonObject
 from govrun.digest import sha256_hex
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import evolve, frozen
 from govrun.home import Trust, format_policy, format_trust, trust_path
 from govrun.ledger.append import create_ledger
 from govrun.ledger.checkpoint import check_origin
@@ -35,7 +34,7 @@ format = 1
 """
 
 
-@attrs.frozen
+@frozen
 class Made:
     """What `make_home` made."""
 
@@ -60,7 +59,7 @@ def make_home(world: World, home: Path, origin: str | None, allowed: Sequence[tu
     try:
         beside.mkdir(mode=0o700)
         trust = _fill(world, beside, name, allowed)
-        _write_trust(trust_file, attrs.evolve(trust, home=Path(os.path.realpath(home.parent)) / home.name))
+        _write_trust(trust_file, evolve(trust, home=Path(os.path.realpath(home.parent)) / home.name))
         beside.rename(home)
         _sync(home.parent)
     except OSError as error:

@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NoReturn
 
-import attrs
-
 from govrun import predicates, redact, repeats, request
 from govrun.backends.interface import Captured, Facts
 from govrun.canonical import JsonObject
@@ -24,6 +22,7 @@ from govrun.digest import sha256_hex
 from govrun.errors import ExitCode, GovrunError
 from govrun.execute.process import Interrupt, Watch
 from govrun.execute.process import run as run_child
+from govrun.frozen import evolve, frozen
 from govrun.home import keep_policy
 from govrun.ledger import lease, pending, recovery
 from govrun.ledger.append import Appended, Writer
@@ -32,7 +31,7 @@ from govrun.receipt import Draft
 from govrun.request import Request
 
 
-@attrs.frozen
+@frozen
 class Ground:
     """A site whose ledger is open for writing. pass_stderr gets a child's stderr as it comes."""
 
@@ -41,7 +40,7 @@ class Ground:
     pass_stderr: Callable[[bytes], None] | None = None
 
 
-@attrs.frozen
+@frozen
 class Announced:
     """A permit whose intent is durable; from here on every end of the story is written down."""
 
@@ -51,7 +50,7 @@ class Announced:
     lease: lease.Lease
 
 
-@attrs.frozen
+@frozen
 class Result:
     """What the caller gets, once the outcome is durable. exit is the exit code that the command line ends with.
 
@@ -163,7 +162,7 @@ def account(ground: Ground, announced: Announced, captured: Captured | None, end
         salt=allowed.salt,
         finished_on=ground.site.world.now(),
     )
-    draft = attrs.evolve(draft, predicate=redact.scrub(draft.predicate, allowed.scanner))
+    draft = evolve(draft, predicate=redact.scrub(draft.predicate, allowed.scanner))
     appended = _append_or_keep(ground, announced, draft)
     return Result(
         invocation_id=allowed.invocation_id,
@@ -237,7 +236,7 @@ def _deny(ground: Ground, wanted: Request, refusal: GovrunError) -> NoReturn:
         now=world.now(),
     )
     scanner = redact.scanner(world.environ, (wanted.cwd, str(ground.site.settings.home)))
-    scrubbed = attrs.evolve(draft, predicate=redact.scrub(draft.predicate, scanner))
+    scrubbed = evolve(draft, predicate=redact.scrub(draft.predicate, scanner))
     try:
         entry = _append_before_launch(ground, scrubbed, salt)
     except GovrunError as error:

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
-import attrs
-
 from govrun import policy as policies
 from govrun import predicates, preflight, redact, request, settings
 from govrun.backends import registry
@@ -24,6 +22,7 @@ from govrun.errors import ExitCode, GovrunError
 from govrun.execute import sandbox
 from govrun.execute.process import Limits
 from govrun.filecache import DigestCache
+from govrun.frozen import frozen
 from govrun.policy import Policy
 from govrun.predicates import FileUse, Provenance
 from govrun.receipt import ZERO_HASH, Draft, Position, format_statement
@@ -39,7 +38,7 @@ DEFAULT_STDERR_BYTES: Final = 1 << 20
 GRACE_MS: Final = 2_000
 
 
-@attrs.frozen
+@frozen
 class Site:
     """What a request is judged by: the world, the operator's settings and policy, and where plugins are found.
 
@@ -53,7 +52,7 @@ class Site:
     digests: DigestCache
 
 
-@attrs.frozen
+@frozen
 class Asked:
     """A backend that was loaded, and all that it may know about one request."""
 
@@ -63,7 +62,7 @@ class Asked:
     settings_digest: str
 
 
-@attrs.frozen
+@frozen
 class Permit:
     """Leave to run one plan. Only `permit` makes one, after a passed preflight and an allowing decision."""
 

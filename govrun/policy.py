@@ -15,13 +15,14 @@ from govrun import schemas
 from govrun.canonical import JsonObject
 from govrun.digest import sha256_hex
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.redact import base_name
 
 MAX_BYTES: Final = 256 * 1024
 DEFAULT_DISTRIBUTION: Final = "govrun"
 
 
-@attrs.frozen
+@frozen
 class Policy:
     """A policy that was read and fits its schema; digest is the sha256 of the file's exact bytes."""
 
@@ -48,7 +49,7 @@ class Policy:
         return self.document.get("containment")
 
 
-@attrs.frozen
+@frozen
 class Violation:
     """One thing about an intent that the policy does not allow."""
 
@@ -58,7 +59,7 @@ class Violation:
     expected: str
 
 
-@attrs.frozen
+@frozen
 class Decision:
     """What a policy says of one intent; allowed only when there is no violation."""
 

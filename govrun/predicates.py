@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
-
 from govrun import canonical
 from govrun.backends.interface import Captured, CommandPlan, Dependency, Facts, Stream
 from govrun.canonical import JsonObject
 from govrun.digest import Commitment, FileDigest, commit, field_salt, sha256_hex
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.receipt import Draft, bounded
 from govrun.redact import base_name, display_name, token
 from govrun.request import Parameter, Request
@@ -29,7 +28,7 @@ _STATUS = {
 }
 
 
-@attrs.frozen
+@frozen
 class FileUse:
     """A declared file or a dependency as a receipt may show it, with where it really is."""
 
@@ -38,7 +37,7 @@ class FileUse:
     digest: FileDigest
 
 
-@attrs.frozen
+@frozen
 class Provenance:
     """Who would do the work: a registered backend, by name, distribution, version and interface."""
 
@@ -125,7 +124,12 @@ def intent(
         "invocationId": invocation_id,
         "request": shown_request(request, salt),
         "links": [],
-        "backend": attrs.asdict(provenance),
+        "backend": {
+            "name": provenance.name,
+            "distribution": provenance.distribution,
+            "version": provenance.version,
+            "interface": provenance.interface,
+        },
         "task": request.task,
         "agent": request.agent,
         "policy": {"sha256": policy},

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import attrs
-
 from govrun.backends.interface import Check
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 
 Status = Literal["passed", "notApplicable", "refused", "notReached"]
 
 
-@attrs.frozen
+@frozen
 class CheckResult:
     """What became of one check; error is set when it refused, and names the fix."""
 
@@ -23,9 +22,9 @@ class CheckResult:
     error: GovrunError | None = None
 
 
-@attrs.frozen
+@frozen
 class Passed:
-    """Every check held: (id, status) in order, never empty. Only `demand` makes one."""
+    """Every check held, and at least one applied: (id, status) in order. Only `demand` makes one."""
 
     checks: tuple[tuple[str, str], ...]
 
@@ -82,6 +81,14 @@ def demand(checks: Sequence[Check]) -> Passed:
             "a check needs another that is not there",
             found=", ".join(unreached),
             expected="checks whose needs exist and stand before them",
+        )
+    if all(r.status == "notApplicable" for r in results):
+        raise GovrunError(
+            ExitCode.PREFLIGHT_REFUSED,
+            "preflight.vacuous",
+            "none of the backend's checks applies",
+            found=f"{len(results)} checks, none passed",
+            expected="at least one check that passes",
         )
     return Passed(tuple((r.id, r.status) for r in results))
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, Literal, get_args
 
-import attrs
-
 from govrun import canonical, schemas
 from govrun.canonical import JsonObject
 from govrun.digest import sha256_hex
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 MAX_PAYLOAD_BYTES: Final = 32_768
@@ -23,7 +22,7 @@ Kind = Literal["genesis", "intent", "outcome", "denied", "gap", "policyAdopted",
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
 
 
-@attrs.frozen
+@frozen
 class Position:
     """Where a receipt stands: the origin, its index, and the leaf hash of the entry before it (hex, zeros at 0)."""
 
@@ -32,11 +31,12 @@ class Position:
     previous: str
 
 
-@attrs.frozen
+@frozen
 class Draft:
-    """A receipt that has no place yet: its predicate without `ledger`, and the outputs that it may name as subject.
+    """A receipt that has no place yet: its predicate without `ledger`.
 
-    outputs: (name, sha256 hex) of declared files; only a successful outcome has them.
+    outputs: (name, sha256 hex) of the declared files that its subject must stand for; only a successful outcome has
+    them, and the subject spells their names as the predicate does.
     """
 
     kind: Kind
@@ -44,7 +44,7 @@ class Draft:
     outputs: tuple[tuple[str, str], ...] = ()
 
 
-@attrs.frozen
+@frozen
 class Statement:
     """A receipt whose bytes fit the profile, the schema and the subject rule; says nothing about signatures."""
 
@@ -62,14 +62,22 @@ def format_statement(draft: Draft, position: Position) -> bytes:
         **draft.predicate,
         "ledger": {"origin": position.origin, "index": position.index, "previous": position.previous},
     }
-    subject = [{"name": n, "digest": {"sha256": d}} for n, d in draft.outputs] or [_predicate_subject(draft.predicate)]
     statement = {
         "_type": STATEMENT_TYPE,
-        "subject": subject,
+        "subject": _subject(draft.kind, draft.predicate),
         "predicateType": f"urn:govrun:{draft.kind}:v1",
         "predicate": placed,
     }
     schemas.check(statement, "receipt.v1", draft.kind, ExitCode.RECEIPT_INVALID, f"{draft.kind} receipt")
+    named = _named_outputs(draft.kind, draft.predicate)
+    if draft.outputs and [d for _, d in draft.outputs] != [o["sha256"] for o in named]:
+        raise GovrunError(
+            ExitCode.RECEIPT_INVALID,
+            "receipt.subject",
+            f"{draft.kind} receipt cannot name these outputs",
+            found=f"{len(draft.outputs)} outputs",
+            expected=f"the {len(named)} that its predicate lists as the work of a success",
+        )
     payload = canonical.encode(statement)
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise GovrunError(
@@ -94,25 +102,23 @@ def parse_statement(payload: bytes) -> Statement:
         )
     schemas.check(value, "receipt.v1", kind, ExitCode.LEDGER_INCONSISTENT, f"{kind} receipt")
     predicate: JsonObject = value["predicate"]
-    _check_subject(kind, value["subject"], predicate)
+    if value["subject"] != _subject(kind, predicate):
+        raise _inconsistent("receipt.subject", "the subject is not what the predicate says", "another subject", kind)
     at = predicate["ledger"]
     return Statement(kind, predicate, Position(at["origin"], at["index"], at["previous"]))  # type: ignore[arg-type]
 
 
-def _predicate_subject(predicate: JsonObject) -> JsonObject:
+def _subject(kind: str, predicate: JsonObject) -> list[JsonObject]:
+    if outputs := _named_outputs(kind, predicate):
+        return [{"name": o["name"], "digest": {"sha256": o["sha256"]}} for o in outputs]
     bare = {name: value for name, value in predicate.items() if name != "ledger"}
-    return {"name": "predicate", "digest": {"sha256": sha256_hex(canonical.encode(bare))}}
+    return [{"name": "predicate", "digest": {"sha256": sha256_hex(canonical.encode_again(bare))}}]
 
 
-def _check_subject(kind: str, subject: Sequence[JsonObject], predicate: JsonObject) -> None:
+def _named_outputs(kind: str, predicate: JsonObject) -> list[JsonObject]:
     # A failed outcome must not name outputs: a generic tool would print "OK" for them.
-    outputs = predicate["outputs"] if kind == "outcome" and predicate["status"] == "succeeded" else []
-    if outputs and isinstance(outputs, list):
-        expected = [{"name": o["name"], "digest": {"sha256": o["sha256"]}} for o in outputs]
-    else:
-        expected = [_predicate_subject(predicate)]
-    if subject != expected:
-        raise _inconsistent("receipt.subject", "the subject is not what the predicate says", "another subject", kind)
+    outputs = predicate.get("outputs") if kind == "outcome" and predicate.get("status") == "succeeded" else None
+    return outputs if isinstance(outputs, list) else []
 
 
 def _inconsistent(rule: str, what: str, found: str, expected: str) -> GovrunError:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import time
 from typing import Final
 
-import attrs
-
 from govrun.canonical import JsonObject
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.ledger.append import Writer
 from govrun.ledger.lease import LEASES_DIRECTORY, is_held
 from govrun.predicates import request_bytes, salted
@@ -25,7 +24,7 @@ _GRACE_MS: Final = 5_000
 _POLL_S: Final = 0.05
 
 
-@attrs.frozen
+@frozen
 class Recorded:
     """An earlier run under the same request id: its two entries and the predicate of its outcome."""
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Final, Literal
 
-import attrs
-
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 
 MAX_PROMPT_BYTES: Final = 1 << 20
 MAX_ARGUMENTS: Final = 256
@@ -28,7 +27,7 @@ Origin = Literal["option", "project", "policy", "environment", "config", "defaul
 Kind = Literal["integer", "decimal", "choice", "path", "text", "secret"]
 
 
-@attrs.frozen
+@frozen
 class Request:
     """One wish to run something; nothing in it is trusted yet, everything in it is bounded.
 
@@ -113,7 +112,7 @@ def _invalid(rule: str, what: str, found: str, expected: str) -> GovrunError:
     return GovrunError(ExitCode.REQUEST_INVALID, rule, what, found=found, expected=expected)
 
 
-@attrs.frozen
+@frozen
 class SettingSpec:
     """A setting that a backend reads, such as `BITNET_CPP_DIR`.
 
@@ -127,7 +126,7 @@ class SettingSpec:
     default: str | None = None
 
 
-@attrs.frozen
+@frozen
 class ParameterSpec:
     """A parameter that a backend accepts, and its range.
 
@@ -146,7 +145,7 @@ class ParameterSpec:
     settable: bool = True
 
 
-@attrs.frozen
+@frozen
 class Parameter:
     """A resolved parameter; value None means the engine's own default, which govrun does not know."""
 

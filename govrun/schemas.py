@@ -55,7 +55,11 @@ def _validator(name: str, definition: str | None) -> Any:
 
 def fits(value: Any, name: str, definition: str | None = None) -> bool:
     """Whether a value fits a schema, or one of its `$defs`."""
-    return bool(_validator(name, definition).is_valid(value))
+    validator = _validator(name, definition)
+    try:
+        return bool(validator.is_valid(value))
+    except (ValueError, TypeError, RecursionError):
+        return False  # a date from TOML, or nesting without end: nothing that JSON can hold
 
 
 def check(value: Any, name: str, definition: str | None, code: ExitCode, what: str) -> None:
@@ -76,7 +80,10 @@ def _explain(value: Any, name: str, definition: str | None) -> tuple[str, str]:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
-    error = best_match(Draft202012Validator(_rooted(name, definition)).iter_errors(value))
+    try:
+        error = best_match(Draft202012Validator(_rooted(name, definition)).iter_errors(value))
+    except (ValueError, TypeError, RecursionError):
+        error = None
     if error is None:
         return "the top", "refused by the fast validator alone"
     place = ".".join(str(part) for part in error.absolute_path) or "the top"

@@ -16,6 +16,7 @@ from govrun import canonical, schemas
 from govrun.canonical import JsonObject
 from govrun.digest import sha256_hex
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.policy import MAX_BYTES, parse_toml
 from govrun.redact import base_name
 from govrun.request import SettingSpec
@@ -30,7 +31,7 @@ _ENVIRONMENT: Final = {
 DEFAULT_LEDGER_TIMEOUT_MS: Final = 10_000
 
 
-@attrs.frozen
+@frozen
 class Setting:
     """One setting with its value as text and where it came from; value None when nothing set it."""
 
@@ -39,7 +40,7 @@ class Setting:
     source: Source
 
 
-@attrs.frozen
+@frozen
 class Settings:
     """The core's settings, resolved. config is the operator's config.toml, whole."""
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final, Literal
 
-import attrs
-
 from govrun import canonical
 from govrun.digest import Commitment, commit, field_salt, sha256_hex
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 
 HoleKind = Literal["path", "secret", "prompt", "text", "number", "flag", "url", "free"]
 
@@ -19,14 +18,14 @@ _FLAG = re.compile(r"--?[A-Za-z][A-Za-z0-9-]{0,62}")
 _HOLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
 
 
-@attrs.frozen
+@frozen
 class Word:
     """One element of argv that the backend's author wrote: the same for every request."""
 
     text: str
 
 
-@attrs.frozen
+@frozen
 class Hole:
     """One element of argv that depends on the request or the machine: prefix, then value, nothing after.
 
@@ -43,7 +42,7 @@ class Hole:
 Argument = Word | Hole
 
 
-@attrs.frozen
+@frozen
 class Template:
     """A command as words and holes, program first. name is stable, such as `bitnet.run-inference`."""
 

@@ -31,8 +31,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
-
 from govrun.backends.interface import (
     INTERFACE_VERSION,
     Backend,
@@ -48,6 +46,7 @@ from govrun.backends.interface import (
 )
 from govrun.digest import FileDigest, digest_file, sha256_hex
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import evolve
 from govrun.preflight import examine
 from govrun.request import ParameterSpec, Request, SettingSpec, check_value, resolve_parameters
 from govrun.template import Hole, redacted, render
@@ -264,24 +263,24 @@ class BackendConformance:
             if not spec.required:
                 continue
             settings = {name: value for name, value in inquiry.settings.items() if name != spec.name}
-            results = examine(backend.checks(attrs.evolve(inquiry, settings=settings)))
+            results = examine(backend.checks(evolve(inquiry, settings=settings)))
             assert any(result.status == "refused" for result in results), f"{spec.name} is not missed"
 
     def _bad_inquiries(self, directory: Path) -> Iterator[Inquiry]:
         good = self.inquiry(directory)
         for spec in self.backend().settings():
             for value in _BAD_SETTINGS:
-                yield attrs.evolve(good, settings={**good.settings, spec.name: value})
+                yield evolve(good, settings={**good.settings, spec.name: value})
         for prompt in _BAD_PROMPTS:
-            yield attrs.evolve(good, request=attrs.evolve(good.request, prompt=prompt))
+            yield evolve(good, request=evolve(good.request, prompt=prompt))
         for argv in _BAD_ARGV:
-            yield attrs.evolve(good, request=attrs.evolve(good.request, argv=argv), free_argv=True, task=None)
-            yield attrs.evolve(good, request=attrs.evolve(good.request, argv=argv), free_argv=False)
-            yield attrs.evolve(good, task=TaskTemplate("task", argv))
+            yield evolve(good, request=evolve(good.request, argv=argv), free_argv=True, task=None)
+            yield evolve(good, request=evolve(good.request, argv=argv), free_argv=False)
+            yield evolve(good, task=TaskTemplate("task", argv))
         for name in ("/nonexistent/zqx", "../x", "/", "x\0y", "", "zqx/zqx"):
-            yield attrs.evolve(good, request=attrs.evolve(good.request, inputs=(name,)))
-            yield attrs.evolve(good, request=attrs.evolve(good.request, outputs=(name,)))
-        yield attrs.evolve(good, request=attrs.evolve(good.request, cwd="/nonexistent/zqx"))
+            yield evolve(good, request=evolve(good.request, inputs=(name,)))
+            yield evolve(good, request=evolve(good.request, outputs=(name,)))
+        yield evolve(good, request=evolve(good.request, cwd="/nonexistent/zqx"))
 
     # The plan.
 
@@ -332,13 +331,13 @@ class BackendConformance:
         inquiry = self.inquiry(tmp_path)
         if inquiry.request.prompt is None:
             return
-        request = attrs.evolve(inquiry.request, prompt=PROMPT_MARK.encode())
-        plan = self.backend().plan(attrs.evolve(inquiry, request=request))
+        request = evolve(inquiry.request, prompt=PROMPT_MARK.encode())
+        plan = self.backend().plan(evolve(inquiry, request=request))
         for argument in plan.template.arguments:
             if not (isinstance(argument, Hole) and argument.kind == "prompt"):
                 assert PROMPT_MARK not in repr(argument), f"the prompt stands in {argument!r}"
         assert not any(PROMPT_MARK in word for word in redacted(plan.template)), redacted(plan.template)
-        rest = attrs.evolve(plan, template=attrs.evolve(plan.template, arguments=()), descriptors=())
+        rest = evolve(plan, template=evolve(plan.template, arguments=()), descriptors=())
         assert PROMPT_MARK not in repr(rest)
 
     def test_no_prompt_becomes_a_flag(self, tmp_path: Path) -> None:
@@ -347,7 +346,7 @@ class BackendConformance:
             return
         plain = len(render(backend.plan(inquiry).template))
         for prompt in _BAD_PROMPTS:
-            changed = attrs.evolve(inquiry, request=attrs.evolve(inquiry.request, prompt=prompt))
+            changed = evolve(inquiry, request=evolve(inquiry.request, prompt=prompt))
             with contextlib.suppress(GovrunError):
                 argv = render(backend.plan(changed).template)
                 assert len(argv) == plain, f"prompt {prompt!r} changes the number of words"
@@ -359,7 +358,7 @@ class BackendConformance:
         backend, inquiry = self.backend(), self.inquiry(tmp_path)
         secrets = [spec.name for spec in backend.settings() if spec.kind == "secret"]
         settings = {**inquiry.settings, **dict.fromkeys(secrets, SECRET_MARK)}
-        plan = backend.plan(attrs.evolve(inquiry, settings=settings))
+        plan = backend.plan(evolve(inquiry, settings=settings))
         assert SECRET_MARK not in repr(plan.template)
         assert SECRET_MARK not in repr(plan.descriptors)
         for name, value in plan.environment:

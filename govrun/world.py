@@ -6,10 +6,10 @@ import os
 import time
 from collections.abc import Callable, Mapping
 
-import attrs
+from govrun.frozen import frozen
 
 
-@attrs.frozen
+@frozen
 class World:
     """Everything that is not an input; nothing below `cli` reads a clock or makes an id without it.
 

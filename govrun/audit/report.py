@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Literal
 
-import attrs
-
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 
 Level = Literal["error", "warning", "note"]
 Integrity = Literal["intact", "broken", "unusable"]
@@ -58,7 +57,7 @@ WORDS: Final = dict(CHECKS)
 KEPT: Final = 100
 
 
-@attrs.frozen
+@frozen
 class Finding:
     """One thing that is not as it should be.
 
@@ -76,7 +75,7 @@ class Finding:
     code: ExitCode | None = None
 
 
-@attrs.frozen
+@frozen
 class Check:
     """One check: how many things it looked at, how many of them failed, and its first findings, by index."""
 
@@ -90,7 +89,7 @@ class Check:
     note: str | None
 
 
-@attrs.frozen
+@frozen
 class Counts:
     """What the ledger holds. kinds, statuses: (name, how many), sorted; refusals: what the `denied` entries count.
 
@@ -107,7 +106,7 @@ class Counts:
     overdue: int = 0
 
 
-@attrs.frozen
+@frozen
 class PolicyCounts:
     """How the intents were judged. unavailable: intents whose own policy's bytes were not at hand."""
 
@@ -119,7 +118,7 @@ class PolicyCounts:
     unavailable: int
 
 
-@attrs.frozen
+@frozen
 class Report:
     """The whole verdict. root: hex of the recomputed root over all entries, None when not all could be read.
 

@@ -11,11 +11,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-import attrs
-
 from govrun.audit.report import Counts, Finding, Level, Tally
 from govrun.audit.workers import Facts
 from govrun.errors import ExitCode
+from govrun.frozen import frozen
 from govrun.receipt import KINDS
 
 # What an entry may be, as one byte: its kind, 0 if it could not be read; a bit for an intent that has an outcome, and
@@ -27,7 +26,7 @@ _HAS_OUTCOME: Final = 0x10
 _HAS_GAP: Final = 0x20
 
 
-@attrs.frozen
+@frozen
 class OpenIntent:
     """An intent without an outcome so far; leaf_hash in hex."""
 

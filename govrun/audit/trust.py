@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import attrs
-
 from govrun.audit.report import Finding, finding_of
 from govrun.canonical import JsonObject
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.home import Trust
 from govrun.receipt import Statement, parse_statement
 from govrun.signing.dsse import parse_envelope, verify_envelope
@@ -23,7 +22,7 @@ Role = Literal["root", "log", "receipt"]
 ROLES: tuple[Role, ...] = ("root", "log", "receipt")
 
 
-@attrs.frozen
+@frozen
 class TrustedKeys:
     """What a verifier trusts about one ledger, by role; a role without keys is empty. origin: None for any."""
 
@@ -42,7 +41,7 @@ def trusted_by(trust: Trust) -> TrustedKeys:
     return TrustedKeys((trust.log,), trust.receipt, (trust.root,), trust.origin)
 
 
-@attrs.frozen
+@frozen
 class Keys:
     """The keys that an audit begins with, and the roles whose keys come from the ledger's own genesis."""
 
@@ -95,7 +94,7 @@ def genesis_findings(genesis: JsonObject, trusted: TrustedKeys) -> tuple[Finding
     return tuple(findings)
 
 
-@attrs.frozen
+@frozen
 class Revocation:
     """A receipt key that the entry at index revoked; receipts from suspect_from on are suspect, None for none."""
 

@@ -12,8 +12,6 @@ from array import array
 from collections.abc import Callable, Collection, Iterator
 from typing import Final, Literal
 
-import attrs
-
 from govrun.audit.report import (
     Assurance,
     Counts,
@@ -30,6 +28,7 @@ from govrun.audit.trust import KeyRing, Keys, TrustedKeys, first_keys, genesis_f
 from govrun.audit.workers import Batch, Job, Judged, chain_broken, judge_all, leaf_hashes
 from govrun.canonical import JsonObject
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.ledger.checkpoint import Checkpoint, verify_checkpoint
 from govrun.ledger.entry import IndexColumns
 from govrun.ledger.merkle import HASH_BYTES, stored_hash_index
@@ -49,7 +48,7 @@ BATCH: Final = 512
 WORTH_WORKERS: Final = 4_000
 
 
-@attrs.frozen
+@frozen
 class Question:
     """What is asked of a ledger beside whose keys signed it.
 

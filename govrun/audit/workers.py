@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Final, NamedTuple
 
-import attrs
-
 from govrun.audit.report import Finding, finding_of
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import field_names, frozen
 from govrun.ledger.checkpoint import verify_checkpoint
 from govrun.ledger.entry import IndexColumns, columns_of
 from govrun.ledger.merkle import HASH_BYTES, leaf_hash
@@ -30,7 +29,7 @@ NOBODY: Final = -1
 KEY_KINDS: Final = ("keyAdded", "keyRevoked")
 
 
-@attrs.frozen
+@frozen
 class Batch:
     """Neighbouring entries as they are stored.
 
@@ -44,7 +43,7 @@ class Batch:
     notes: tuple[tuple[int, bytes], ...]
 
 
-@attrs.frozen
+@frozen
 class Job:
     """What a batch is judged by: the origin, receipt keys by number, log keys, and policies by digest.
 
@@ -73,7 +72,7 @@ class Facts(NamedTuple):
     links: tuple[tuple[int, str], ...]
 
 
-@attrs.frozen
+@frozen
 class Judged:
     """What became of a batch.
 
@@ -230,7 +229,7 @@ def _check_columns(batch: Batch, offset: int, expected: IndexColumns | None, fin
     )
 
 
-_COLUMNS: Final = tuple(a.name for a in attrs.fields(IndexColumns))
+_COLUMNS: Final = field_names(IndexColumns)
 
 
 def _judge_intent(index: int, statement: Statement, check: str, policy: Policy, findings: list[Finding]) -> None:

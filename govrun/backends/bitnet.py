@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
-import attrs
-
 from govrun.backends.bitnet_checks import all_checks
 from govrun.backends.bitnet_output import Asked, explain, read_output
 from govrun.backends.bitnet_request import PROMPT_FLAG, escape, unescape
@@ -31,6 +29,7 @@ from govrun.backends.interface import (
     Inquiry,
 )
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import evolve, frozen
 from govrun.request import ParameterSpec, SettingSpec
 from govrun.template import Argument, Hole, Template, Word
 
@@ -76,7 +75,7 @@ _FLAGS: Final = (
 )
 
 
-@attrs.frozen
+@frozen
 class BitnetBackend:
     """bitnet.cpp behind interface version 1; see `interface.Backend` for what each method promises."""
 
@@ -88,7 +87,7 @@ class BitnetBackend:
 
     def parameters(self, settings: Mapping[str, str]) -> Sequence[ParameterSpec]:
         direct = not site_of(settings).wrapped
-        sampling = (attrs.evolve(spec, settable=direct) for spec in _SAMPLING)
+        sampling = (evolve(spec, settable=direct) for spec in _SAMPLING)
         # Two threads where there are two processors, as run_inference.py has it; the text does not depend on it.
         processors = len(os.sched_getaffinity(0))
         threads = ParameterSpec(

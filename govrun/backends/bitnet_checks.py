@@ -6,14 +6,13 @@ import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import attrs
-
 from govrun.backends.bitnet_model import load_header, model_checks
 from govrun.backends.bitnet_request import parameter_checks, prompt_checks
 from govrun.backends.bitnet_site import Site, setting_checks
 from govrun.backends.bitnet_tree import chat_generation_marks, find_libraries, require_directory, require_safe
 from govrun.backends.files import program_file, readable_file, refusal
 from govrun.backends.interface import Check, Dependency, Inquiry
+from govrun.frozen import evolve
 
 _BUILD = "build bitnet.cpp in BITNET_CPP_DIR, as its README says"
 
@@ -81,7 +80,7 @@ def _safe_check(key: str, name: str, *paths: Path) -> Check:
 
 def _only_wrapped(site: Site, check: Check) -> Check:
     # llama-cli needs neither the script nor an interpreter.
-    return check if site.wrapped else attrs.evolve(check, run=lambda: False)
+    return check if site.wrapped else evolve(check, run=lambda: False)
 
 
 def _completion(root: Path) -> bool:

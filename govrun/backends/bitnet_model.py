@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from govrun.backends import gguf
 from govrun.backends.files import readable_file, refusal
 from govrun.backends.gguf import ArraySpan, Header, Tensor
 from govrun.backends.interface import Check
 from govrun.errors import GovrunError
+from govrun.frozen import frozen
 
 ARCHITECTURES: Final = ("bitnet", "bitnet-25", "bitnet-b1.58", "falcon", "llama")
 
@@ -50,7 +49,7 @@ _ALWAYS_CONTROL: Final = frozenset(
 MAX_SPECIAL_TOKENS: Final = 8192
 
 
-@attrs.frozen
+@frozen
 class SpecialToken:
     """A vocabulary entry that is not read as text. id: its place in the vocabulary."""
 

@@ -11,10 +11,9 @@ import re
 import signal
 from typing import Final
 
-import attrs
-
 from govrun.backends.interface import Captured, Facts, FinishReason
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 
 _END: Final = b"\n\n"
 _END_OF_TEXT: Final = b" [end of text]\n"
@@ -63,7 +62,7 @@ _CAUSES: Final = tuple(
 )
 
 
-@attrs.frozen
+@frozen
 class Asked:
     """What the command asked for, which its output is read against.
 
@@ -75,7 +74,7 @@ class Asked:
     max_tokens: int
 
 
-@attrs.frozen
+@frozen
 class Counts:
     """Tokens of the prompt (its beginning-of-sequence token included) and of the answer (its end token included)."""
 

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from govrun.backends.files import explicit_path, refusal
 from govrun.backends.interface import Check
+from govrun.frozen import frozen
 from govrun.request import SettingSpec
 
 LAUNCHERS: Final = ("run-inference", "llama-cli")
@@ -32,7 +31,7 @@ SETTINGS: Final = (
 )
 
 
-@attrs.frozen
+@frozen
 class Site:
     """What the settings say; a path that is not set is empty. Whether any of it is so is for the checks to say."""
 

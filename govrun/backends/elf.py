@@ -11,9 +11,8 @@ import struct
 from pathlib import Path
 from typing import Final, NoReturn
 
-import attrs
-
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 
 MAX_SEGMENTS: Final = 256
 MAX_ENTRIES: Final = 4096
@@ -27,7 +26,7 @@ _LOAD, _DYNAMIC = 1, 2
 _END, _NEEDED, _STRTAB, _RPATH, _RUNPATH = 0, 1, 5, 15, 29
 
 
-@attrs.frozen
+@frozen
 class Dynamic:
     """What a program tells its loader. needed: names in order. search: directories in order, `$ORIGIN` unexpanded.
 

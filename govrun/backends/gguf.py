@@ -18,9 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NoReturn
 
-import attrs
-
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 
 MAGIC: Final = b"GGUF"
 VERSIONS: Final = (2, 3)
@@ -53,7 +52,7 @@ _U64: Final = _SCALARS[10]
 _INT32: Final = 5
 
 
-@attrs.frozen
+@frozen
 class ArraySpan:
     """Where an array lies: element type, number of elements, file offset of the first in bytes."""
 
@@ -62,7 +61,7 @@ class ArraySpan:
     offset: int
 
 
-@attrs.frozen
+@frozen
 class TextSpan:
     """Where a string lies that is too long to keep: file offset and size in bytes."""
 
@@ -73,7 +72,7 @@ class TextSpan:
 Value = int | float | bool | str | ArraySpan | TextSpan
 
 
-@attrs.frozen
+@frozen
 class Tensor:
     """One tensor's info. dimensions: elements, innermost first, 1 to 4. offset: bytes from `Header.data_offset`."""
 
@@ -83,7 +82,7 @@ class Tensor:
     offset: int
 
 
-@attrs.frozen
+@frozen
 class Header:
     """All of a GGUF file but its data. values: (key, value) pairs in file order. sizes and offsets in bytes."""
 

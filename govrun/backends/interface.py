@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
-import attrs
-
 from govrun.digest import FileDigest
+from govrun.frozen import frozen
 from govrun.request import Parameter, ParameterSpec, Request, SettingSpec
 from govrun.template import Template
 
@@ -26,7 +25,7 @@ Ended = Literal[
 ]
 
 
-@attrs.frozen
+@frozen
 class TaskTemplate:
     """A task of the policy for the `process` backend: literal words, with `{input.N}` and `{output.N}` for files."""
 
@@ -34,7 +33,7 @@ class TaskTemplate:
     argv: tuple[str, ...]
 
 
-@attrs.frozen
+@frozen
 class Inquiry:
     """All that a backend may know about one request.
 
@@ -57,7 +56,7 @@ class Inquiry:
         return next(p.value for p in self.parameters if p.name == name)
 
 
-@attrs.frozen
+@frozen
 class Check:
     """One thing that must hold before launch.
 
@@ -72,7 +71,7 @@ class Check:
     needs: tuple[str, ...] = ()
 
 
-@attrs.frozen
+@frozen
 class Dependency:
     """A file that the command will read: hashed before launch, compared again after exit."""
 
@@ -81,7 +80,7 @@ class Dependency:
     coverage: Coverage = "byPath"
 
 
-@attrs.frozen
+@frozen
 class Determinism:
     """How far equal inputs give equal outputs: `deterministic`, `seeded` or `notReproducible`, and what decides it.
 
@@ -95,7 +94,7 @@ class Determinism:
     threads: int | None = None
 
 
-@attrs.frozen
+@frozen
 class CommandPlan:
     """A command, ready to be announced and run.
 
@@ -113,7 +112,7 @@ class CommandPlan:
     descriptors: tuple[tuple[int, bytes], ...] = ()
 
 
-@attrs.frozen
+@frozen
 class Stream:
     """One output of a child: data is its beginning, at most the limit; size counts every byte that was read."""
 
@@ -123,7 +122,7 @@ class Stream:
     commitment: str
 
 
-@attrs.frozen
+@frozen
 class Containment:
     """What kept the child in: `pidNamespace` (all dies with govrun) or `group` (what leaves its session may live).
 
@@ -136,7 +135,7 @@ class Containment:
     leftovers: int = 0
 
 
-@attrs.frozen
+@frozen
 class Captured:
     """What a child did. exit_code and signal: at most one is set. durations in ms of wall and CPU time."""
 
@@ -151,7 +150,7 @@ class Captured:
     max_rss_bytes: int | None
 
 
-@attrs.frozen
+@frozen
 class Facts:
     """What a backend can promise about a run that succeeded; None where the engine does not tell.
 

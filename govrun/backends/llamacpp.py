@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
-import attrs
-
 from govrun.backends.files import (
     explicit_path,
     not_writable_by_others,
@@ -37,6 +35,7 @@ from govrun.backends.interface import (
 )
 from govrun.engines.llamacpp_runner import EXIT_CODES, REPORT_PREFIX
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import evolve, frozen
 from govrun.request import MAX_PROMPT_BYTES, ParameterSpec, SettingSpec
 from govrun.template import Argument, Hole, Template, Word
 
@@ -66,7 +65,7 @@ _PARAMETERS: Final = (
 )
 
 
-@attrs.frozen
+@frozen
 class LlamaCpp:
     """The backend; its fields are what it knows of the machine.
 
@@ -89,7 +88,7 @@ class LlamaCpp:
         # More threads than cores make the engine wait for itself; more than four rarely help a small model.
         threads = str(min(4, self.cores))
         return tuple(
-            attrs.evolve(spec, default=spec.default or threads, setting=_setting(spec)) for spec in _PARAMETERS
+            evolve(spec, default=spec.default or threads, setting=_setting(spec)) for spec in _PARAMETERS
         )
 
     def checks(self, inquiry: Inquiry) -> Sequence[Check]:

@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from govrun.backends.files import (
     explicit_path,
     kind_of,
@@ -36,6 +34,7 @@ from govrun.backends.interface import (
     Inquiry,
 )
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.request import ParameterSpec, SettingSpec
 from govrun.template import Argument, Hole, Template, Word
 
@@ -47,7 +46,7 @@ _FILE_LIKE = re.compile(r"\{(?:input|output)\b")
 _SHEBANG = re.compile(rb"#![ \t]*(/[^ \t\r\n]+)")
 
 
-@attrs.frozen
+@frozen
 class Process:
     """The backend. search: the directories in which a bare program name is looked up, in order."""
 

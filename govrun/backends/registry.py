@@ -20,6 +20,7 @@ import attrs
 
 from govrun.backends.interface import INTERFACE_VERSION, Backend
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 
 GROUP: Final = "govrun.backends"
 METHODS: Final = ("settings", "parameters", "checks", "plan", "parse", "explain")
@@ -30,7 +31,7 @@ _TARGET = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\s*:\s*([A-Za-z_]\w*(?:\
 _DIRECTORY = re.compile(r"(?P<name>[^-]+)(?:-(?P<version>[^-]+)(?:-.*)?)?\.(?:dist|egg)-info")
 
 
-@attrs.frozen
+@frozen
 class Registration:
     """One backend as its distribution announces it; nothing of it has been imported.
 
@@ -45,7 +46,7 @@ class Registration:
     problem: GovrunError | None = attrs.field(default=None, eq=False)
 
 
-@attrs.frozen
+@frozen
 class _Entry:
     name: str
     value: str

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import attrs
 import click
 
 from govrun.audit.report import Report
@@ -18,6 +17,7 @@ from govrun.audit.verify import Question
 from govrun.cli.common import find_settings
 from govrun.cli.output import progress
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.home import load_trust, read_trust_files
 from govrun.ledger.read import Reader, open_ledger
 from govrun.policy import Policy, parse_policy
@@ -28,7 +28,7 @@ from govrun.world import World, parse_instant, real_world
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-@attrs.frozen
+@frozen
 class Reading:
     """A ledger that is open for reading, and what its verifier brings along."""
 

@@ -21,9 +21,8 @@ from errno import EINVAL
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from typing import Final, NoReturn
 
-import attrs
-
 from govrun.execute import family
+from govrun.frozen import evolve, frozen
 
 TERMINATE: Final = signal.SIGTERM  # ask the leader's group to end
 KILL: Final = signal.SIGUSR1  # end everything; the kernel sends it too when govrun is gone
@@ -33,7 +32,7 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _SIGNALS: Final = tuple(n for n in range(1, signal.NSIG) if n not in (signal.SIGKILL, signal.SIGSTOP, 32, 33))
 
 
-@attrs.frozen
+@frozen
 class Orders:
     """Everything the keeper and its leader need, made before the fork.
 
@@ -51,7 +50,7 @@ class Orders:
     inner: bool
 
 
-@attrs.frozen
+@frozen
 class Told:
     """What the keeper has reported so far; None for what it has not.
 
@@ -75,12 +74,12 @@ def parse_report(data: bytes) -> Told:
         word, *numbers = line.split()
         values = [int(number) for number in numbers]
         if word == b"errno":
-            told = attrs.evolve(told, errno=values[0])
+            told = evolve(told, errno=values[0])
         elif word == b"status":
-            told = attrs.evolve(told, status=values[0])
+            told = evolve(told, status=values[0])
         else:
             leftovers, cpu_us, rss = values
-            told = attrs.evolve(
+            told = evolve(
                 told, finished=True, leftovers=leftovers, cpu_us=cpu_us, max_rss_bytes=rss if rss > 0 else None
             )
     return told

@@ -12,12 +12,11 @@ from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_W
 from functools import partial
 from typing import Final, Literal, Self
 
-import attrs
-
 from govrun.backends.interface import Captured, CommandPlan, Containment, Ended, Stream
 from govrun.digest import Commitment, field_salt
 from govrun.errors import ExitCode, GovrunError
 from govrun.execute import family, keeper, sandbox
+from govrun.frozen import frozen
 from govrun.template import render
 from govrun.world import World
 
@@ -31,7 +30,7 @@ _LAST_WAIT_MS: Final = 2_000  # after SIGKILL; only a process stuck in the kerne
 _SEALS: Final = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 
 
-@attrs.frozen
+@frozen
 class Limits:
     """What one run may use; whatever goes beyond is ended.
 
@@ -81,7 +80,7 @@ class Interrupt:
         self.close()
 
 
-@attrs.frozen
+@frozen
 class Watch:
     """Who looks on. on_stderr gets stderr while it comes, up to its limit, and must not block: limits wait for it."""
 

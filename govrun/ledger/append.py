@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.ledger.checkpoint import Checkpoint, VerifiedCheckpoint, sign_checkpoint, verify_checkpoint
 from govrun.ledger.entry import Entry, columns_of, entry_of
 from govrun.ledger.guard import Guard
@@ -43,7 +42,7 @@ _AS_THEY_ARE: Final = frozenset(
 )
 
 
-@attrs.frozen
+@frozen
 class Appended:
     """A durable entry: its index, its leaf hash (hex), and the signed note of a tree that contains it."""
 

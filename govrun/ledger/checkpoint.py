@@ -17,9 +17,8 @@ import re
 from collections.abc import Collection
 from typing import Final
 
-import attrs
-
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.ledger.merkle import EMPTY_ROOT, HASH_BYTES, MAX_SIZE
 from govrun.signing import b64
 from govrun.signing.keys import Signer, Verifier
@@ -30,7 +29,7 @@ MAX_ORIGIN_BYTES: Final = 255
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
-@attrs.frozen
+@frozen
 class Checkpoint:
     """A tree head: origin, size in leaves (0 to 2^63 - 1), root (32 bytes), and other logs' extension lines."""
 
@@ -40,7 +39,7 @@ class Checkpoint:
     extensions: tuple[str, ...] = ()
 
 
-@attrs.frozen
+@frozen
 class VerifiedCheckpoint:
     """A tree head that the log's own key signed, and the exact note; only `verify_checkpoint` makes one."""
 

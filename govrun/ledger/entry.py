@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import attrs
-
 from govrun.canonical import JsonObject
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.ledger.merkle import leaf_hash
 from govrun.ledger.tile import MAX_ENTRY_BYTES
 from govrun.receipt import Statement
@@ -29,7 +28,7 @@ _INSTANT: Final = {
 }
 
 
-@attrs.frozen
+@frozen
 class Entry:
     """One leaf (an envelope's exact bytes, at most 65,535) at its index from 0, with its hash of 32 bytes."""
 
@@ -38,7 +37,7 @@ class Entry:
     leaf_hash: bytes
 
 
-@attrs.frozen
+@frozen
 class IndexColumns:
     """The query columns of one entry, None where its kind has no such thing.
 

@@ -17,9 +17,8 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-import attrs
-
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 
 HASH_BYTES: Final = 32
 MAX_SIZE: Final = (1 << 63) - 1
@@ -127,7 +126,7 @@ class Frontier:
         return _fold(self._peaks) if self._peaks else EMPTY_ROOT
 
 
-@attrs.frozen
+@frozen
 class InclusionProof:
     """That a leaf stands at index of a tree of size leaves: the siblings on the way up, leaf's sibling first."""
 
@@ -136,7 +135,7 @@ class InclusionProof:
     hashes: tuple[bytes, ...]
 
 
-@attrs.frozen
+@frozen
 class ConsistencyProof:
     """That a tree of old_size leaves is the beginning of one of new_size leaves (RFC 6962 2.1.2)."""
 

@@ -14,11 +14,10 @@ import re
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from govrun import canonical
 from govrun.digest import SALT_BYTES
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.ledger.lease import Lease
 from govrun.receipt import Draft
 
@@ -27,7 +26,7 @@ PENDING_DIRECTORY: Final = "pending"
 _NAME = re.compile(r"([0-9a-f]{32})\.json")
 
 
-@attrs.frozen
+@frozen
 class Pending:
     """An outcome that waits to be appended, and its salt (32 bytes, or None)."""
 

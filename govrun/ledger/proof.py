@@ -19,9 +19,8 @@ import re
 from collections.abc import Collection
 from typing import Final
 
-import attrs
-
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.ledger.checkpoint import VerifiedCheckpoint, verify_checkpoint
 from govrun.ledger.merkle import HASH_BYTES, MAX_SIZE, InclusionProof, leaf_hash, verify_inclusion
 from govrun.ledger.tile import MAX_ENTRY_BYTES
@@ -36,7 +35,7 @@ _FIRST_LINE: Final = b"c2sp.org/tlog-proof@v1"
 _INDEX = re.compile(rb"index (0|[1-9][0-9]{0,18})")
 
 
-@attrs.frozen
+@frozen
 class LogProof:
     """What a proof file says; nothing in it is verified.
 
@@ -50,7 +49,7 @@ class LogProof:
     checkpoint: bytes
 
 
-@attrs.frozen
+@frozen
 class VerifiedInclusion:
     """An entry's bytes and place under a verified checkpoint; only `verify_proof` makes one."""
 

@@ -19,9 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.ledger import lock
 from govrun.ledger.checkpoint import Checkpoint, verify_checkpoint
 from govrun.ledger.merkle import (
@@ -70,7 +69,7 @@ check that later ones extend it.
 """  # noqa: E501 - a table's rows are lines
 
 
-@attrs.frozen
+@frozen
 class Published:
     """What publishing did: the size that is published now, the size that was, and how many files were written."""
 

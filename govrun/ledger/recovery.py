@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import attrs
-
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.ledger import lease, pending
 from govrun.ledger.append import Appended, DraftAt, Writer
 from govrun.receipt import Draft, Position
 
 
-@attrs.frozen
+@frozen
 class Recovered:
     """What was appended: outcomes that had been pending, and gaps."""
 

@@ -18,9 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
-
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import values
 from govrun.ledger import lock
 from govrun.ledger.entry import Entry, IndexColumns
 from govrun.ledger.sqlite_form import SELECT_COLUMNS, check_form, create_form, refusal
@@ -60,7 +59,10 @@ def create_store(path: Path, origin: str, world: World, wait_ms: int = WAIT_MS) 
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        check_directory(path.parent)
+    except OSError as error:
+        raise _cannot_use(path.parent, error) from error
+    check_directory(path.parent)
+    try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         connection = connect_sqlite(path, 0)
         try:
@@ -310,7 +312,7 @@ class SqliteStore:
         self._written_to = entry.index + 1
         for offset, one in enumerate(hashes):
             self._run("INSERT INTO node VALUES (?, ?)", (position + offset, one))
-        self._run("INSERT INTO entry_index VALUES (?,?,?,?,?,?,?,?,?,?,?)", attrs.astuple(columns, recurse=False))
+        self._run("INSERT INTO entry_index VALUES (?,?,?,?,?,?,?,?,?,?,?)", values(columns))
         if columns.kind == "intent":
             self._run("INSERT INTO open_intent VALUES (?, ?)", (entry.index, columns.invocation_id))
         if columns.intent is not None:

@@ -17,9 +17,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-import attrs
-
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.ledger.merkle import (
     HASH_BYTES,
     HashReader,
@@ -37,7 +36,7 @@ MAX_ENTRY_BYTES: Final = 65_535
 _PATH = re.compile(r"tile/(?:(entries)|([0-9]{1,2}))/((?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/([0-9]{1,3}))?")
 
 
-@attrs.frozen
+@frozen
 class Tile:
     """Width (1 to 256) hashes of a level (0 to 63), from place index * 256 on."""
 
@@ -46,7 +45,7 @@ class Tile:
     width: int
 
 
-@attrs.frozen
+@frozen
 class Bundle:
     """The entries under a tile of level 0: width (1 to 256) of them, from entry index * 256 on."""
 

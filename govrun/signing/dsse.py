@@ -14,9 +14,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-import attrs
-
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.signing import b64
 from govrun.signing.keys import SIGNATURE_BYTES, Signer, Verifier
 
@@ -33,7 +32,7 @@ _PIECES_OF_ONE: Final = 19
 _PIECES_EACH: Final = 8
 
 
-@attrs.frozen
+@frozen
 class Signature:
     """One signature of an envelope: keyid (64 lower-case hex digits, a hint) and sig (64 bytes, Ed25519)."""
 
@@ -41,7 +40,7 @@ class Signature:
     sig: bytes
 
 
-@attrs.frozen
+@frozen
 class Envelope:
     """What an envelope's bytes say; nothing in it is verified."""
 
@@ -50,7 +49,7 @@ class Envelope:
     signatures: tuple[Signature, ...]
 
 
-@attrs.frozen
+@frozen
 class VerifiedPayload:
     """A payload under the keys that signed it, in the order of the signatures; only `verify_envelope` makes one."""
 

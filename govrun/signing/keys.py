@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.signing import b64
 from govrun.world import World
 
@@ -57,7 +58,7 @@ _SMALL_ORDER: Final = frozenset(
 )
 
 
-@attrs.frozen
+@frozen
 class Verifier:
     """A named Ed25519 public key; `verifier_for` and `parse_vkey` make one.
 
@@ -135,7 +136,7 @@ class Signer(Protocol):
         ...
 
 
-@attrs.frozen
+@frozen
 class Ed25519Signer:
     """A signer that holds its 32-byte seed in memory; neither repr nor errors show it."""
 

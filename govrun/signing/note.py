@@ -14,9 +14,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Final
 
-import attrs
-
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import frozen
 from govrun.signing import b64
 from govrun.signing.keys import KEY_ID_BYTES, Signer, Verifier, name_problem
 
@@ -27,7 +26,7 @@ _DASH: Final = "— ".encode()
 _CONTROLS: Final = bytes(set(range(0x20)) - {0x0A})
 
 
-@attrs.frozen
+@frozen
 class NoteSignature:
     """One signature line: key name, key_id (4 bytes), signature (bytes as long as the algorithm makes them)."""
 
@@ -36,7 +35,7 @@ class NoteSignature:
     signature: bytes
 
 
-@attrs.frozen
+@frozen
 class Note:
     """What a signed note's bytes say; nothing in it is verified. text ends in a newline."""
 
@@ -44,7 +43,7 @@ class Note:
     signatures: tuple[NoteSignature, ...]
 
 
-@attrs.frozen
+@frozen
 class VerifiedNote:
     """A text under the known keys that signed it, in the order of their lines; only `verify_note` makes one."""
 
