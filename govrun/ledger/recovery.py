@@ -2,12 +2,12 @@
 
 Runs at the start of any command that appends. A pending outcome is appended; an open intent whose lease is free gets
 a `gap`, once: it may have run, its effects are unknown. An open intent whose lease is held is running and left alone.
-Everything is decided again inside the append, where no other process can change it.
+A lease is taken while its invocation is settled, and what is already answered is seen inside the append, where no
+other process can change it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from govrun.errors import ExitCode, GovrunError
@@ -50,36 +50,37 @@ def recover(writer: Writer) -> Recovered:
 def _settle_pending(writer: Writer, outcomes: list[Appended], gaps: list[Appended]) -> None:
     directory = writer.store.directory / pending.PENDING_DIRECTORY
     for invocation_id in pending.list_pending(directory):
-        try:
-            waiting = pending.read_pending(directory, invocation_id)
-            if waiting is None:
-                continue
-            outcomes += writer.append([_unless_answered(writer, waiting.draft)], salts=[waiting.salt])
-        except GovrunError as error:
-            # Unreadable, or about no intent of this ledger: it can never be appended.
-            if error.code not in (ExitCode.LEDGER_INCONSISTENT, ExitCode.RECEIPT_INVALID):
-                raise
-            gaps += writer.append([_unreadable(writer, directory, invocation_id)])
-            pending.set_aside(directory, invocation_id)
-        else:
-            # Durable in the ledger, or there before.
-            pending.remove(directory, invocation_id)
+        held = lease.seize(writer.store.directory / lease.LEASES_DIRECTORY, invocation_id)
+        if held is None:
+            continue  # Another process is settling it.
+        with held:
+            _settle(writer, directory, invocation_id, outcomes, gaps)
+
+
+def _settle(
+    writer: Writer, directory: Path, invocation_id: str, outcomes: list[Appended], gaps: list[Appended]
+) -> None:
+    try:
+        waiting = pending.read_pending(directory, invocation_id)
+        if waiting is None:
+            return
+        outcomes += writer.append([_unless_answered(writer, waiting.draft)], salts=[waiting.salt])
+    except GovrunError as error:
+        # Unreadable, or about no intent of this ledger: it can never be appended.
+        if error.code not in (ExitCode.LEDGER_INCONSISTENT, ExitCode.RECEIPT_INVALID):
+            raise
+        of = next((index for index, name in writer.store.open_intents() if name == invocation_id), None)
+        gaps += writer.append([_gap(writer, "pendingUnreadable", of)])
+        pending.set_aside(directory, invocation_id)
+    else:
+        # Durable in the ledger, or there before.
+        pending.remove(directory, invocation_id)
 
 
 def _unless_answered(writer: Writer, draft: Draft) -> DraftAt:
     def decide(_: Position) -> Draft | None:
         of = draft.predicate["intent"]["index"]
         return None if writer.store.answer_to(of, "outcome") is not None else draft
-
-    return decide
-
-
-def _unreadable(writer: Writer, directory: Path, invocation_id: str) -> DraftAt:
-    def decide(_: Position) -> Draft | None:
-        if invocation_id not in pending.list_pending(directory):
-            return None  # Another process has just settled it.
-        of = next((index for index, name in writer.store.open_intents() if name == invocation_id), None)
-        return _gap(writer, "pendingUnreadable", of)
 
     return decide
 
@@ -96,7 +97,7 @@ def orphans(writer: Writer) -> tuple[Appended, ...]:
     return tuple(appended)
 
 
-def _orphaned(writer: Writer, index: int, invocation_id: str) -> Callable[[Position], Draft | None]:
+def _orphaned(writer: Writer, index: int, invocation_id: str) -> DraftAt:
     directory = writer.store.directory / pending.PENDING_DIRECTORY
 
     def decide(_: Position) -> Draft | None:
