@@ -87,7 +87,12 @@ def _ended_badly(allowed: Permit, captured: Captured) -> GovrunError | None:
         case "signalled":
             return _failure("command.signalled", "the command was killed", f"signal {captured.signal}", "an exit")
         case "couldNotStart":
-            return _failure("command.couldNotStart", "the command could not be started", captured.ended, "a program")
+            return _failure(
+                "command.couldNotStart",
+                "the command could not be started",
+                captured.start_error or "no program",
+                "a program that starts",
+            )
         case "interrupted":
             return GovrunError(ExitCode.INTERRUPTED, "run.interrupted", "interrupted; the command was stopped")
         case "wallLimit":

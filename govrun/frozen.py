@@ -30,7 +30,8 @@ def values(value: Any) -> tuple[Any, ...]:
 def _equals(self: Any, other: object) -> bool:
     if type(other) is not type(self):
         return NotImplemented
-    return values(self) == values(other)
+    same: bool = values(self) == values(other)
+    return same
 
 
 def _hash(self: Any) -> int:

@@ -126,7 +126,8 @@ class Stream:
 class Containment:
     """What kept the child in: `pidNamespace` (all dies with govrun) or `group` (what leaves its session may live).
 
-    leftovers: processes that were still there after the leader's exit and had to be killed.
+    leftovers: processes that were still there after the leader's exit and had to be killed; always 0 in a pid
+    namespace, which the kernel ends whole without telling how many were in it.
     """
 
     level: Literal["pidNamespace", "group"]
@@ -137,7 +138,10 @@ class Containment:
 
 @frozen
 class Captured:
-    """What a child did. exit_code and signal: at most one is set. durations in ms of wall and CPU time."""
+    """What a child did. exit_code and signal: at most one is set. durations in ms of wall and CPU time.
+
+    start_error: the name of the errno that kept it from starting, such as `ENOENT`, where that is known.
+    """
 
     ended: Ended
     exit_code: int | None
@@ -148,6 +152,7 @@ class Captured:
     duration_ms: int
     cpu_ms: int | None
     max_rss_bytes: int | None
+    start_error: str | None = None
 
 
 @frozen

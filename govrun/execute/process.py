@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import select
@@ -426,6 +427,7 @@ class _Run:
             duration_ms=self._now_ms() - self._began_ms,
             cpu_ms=None if told.cpu_us is None else told.cpu_us // 1000,
             max_rss_bytes=told.max_rss_bytes,
+            start_error=errno.errorcode.get(told.errno or 0) if self.ended == "couldNotStart" else None,
         )
 
 
