@@ -470,7 +470,7 @@ _acts: dict[int, list[str]] = {}
 _hooked: list[bool] = []
 
 
-def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:  # pragma: no cover - Python traces no audit hook
     acts = _acts.get(threading.get_ident())
     if acts is None:
         return
@@ -507,7 +507,7 @@ def _recorded(module: Any, name: str, acts: list[str]) -> Iterator[None]:
     here = threading.get_ident()
 
     def recorded(*words: Any, **named: Any) -> Any:
-        if threading.get_ident() == here:
+        if threading.get_ident() == here:  # pragma: no branch - another thread is somebody else's
             acts.append(f"{module.__name__}.{name}")
         return real(*words, **named)
 

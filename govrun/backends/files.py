@@ -68,10 +68,10 @@ def not_writable_by_others(rule: str, what: str, path: Path) -> None:
     A symbolic link is judged with its target: both directories count. A directory with the sticky bit protects its
     entries from everybody but their owners, so `/tmp` itself passes. Raises GovrunError (preflight-refused) under rule.
     """
+    mode = _mode(rule, what, path)
+    if mode & stat.S_IWOTH:
+        raise refusal(rule, f"{what} can be changed by others", f"mode {mode:o}", "no write for others", "chmod o-w")
     real = Path(os.path.realpath(path))
-    if _mode(rule, what, real) & stat.S_IWOTH:
-        mode = f"mode {_mode(rule, what, real):o}"
-        raise refusal(rule, f"{what} can be changed by others", mode, "no write for others", "chmod o-w")
     for folder in (path.parent, real.parent):
         mode_bits = _mode(rule, what, folder)
         if mode_bits & stat.S_IWOTH and not mode_bits & stat.S_ISVTX:

@@ -49,19 +49,21 @@ SET_MODEL: Final = "set LLAMACPP_MODEL_GGUF to the absolute path of a GGUF file"
 # Nothing else reaches the engine: LLAMA_ARG_* and GGML_* variables would change its answer silently.
 ENVIRONMENT: Final = (("LANG", "C.UTF-8"), ("PATH", "/usr/local/bin:/usr/bin:/bin"))
 
-# The order is the order in argv. threads has no default here: it depends on the machine.
+# (the runner's option, parameter); the order is the order in argv. A setting is spelled like the option.
 _PARAMETERS: Final = (
-    ParameterSpec("ctx", "integer", "context in tokens, prompt and answer", "2048", "8", "1048576"),
-    ParameterSpec("batch", "integer", "tokens evaluated at once; changes the text", "512", "1", "8192"),
-    ParameterSpec("threads", "integer", "CPU threads", None, "1", "512"),
-    ParameterSpec("n-predict", "integer", "tokens to generate at most", "128", "1", "1048576"),
-    ParameterSpec("temp", "decimal", "temperature; 0 takes the likeliest token", "0", "0", "5"),
-    ParameterSpec("top-k", "integer", "sample from the k likeliest tokens; 0: from all", "40", "0", "1000000"),
-    ParameterSpec("top-p", "decimal", "sample from the likeliest tokens that sum to p", "0.95", "0", "1"),
-    ParameterSpec("min-p", "decimal", "drop tokens below p times the likeliest", "0.05", "0", "1"),
-    ParameterSpec("repeat-penalty", "decimal", "penalty on repeated tokens; 1 is none", "1", "1", "2"),
+    ("--ctx", ParameterSpec("context", "integer", "context in tokens, prompt and answer", "2048", "8", "1048576")),
+    ("--batch", ParameterSpec("batch", "integer", "tokens evaluated at once; changes the text", "512", "1", "8192")),
+    # threads has no default here: it depends on the machine.
+    ("--threads", ParameterSpec("threads", "integer", "CPU threads", None, "1", "512")),
+    ("--n-predict", ParameterSpec("maxTokens", "integer", "most tokens of an answer", "128", "1", "1048576")),
+    ("--temp", ParameterSpec("temperature", "decimal", "0 takes the likeliest token each time", "0", "0", "2")),
+    ("--top-k", ParameterSpec("topK", "integer", "most tokens to choose from; 0 is all", "40", "0", "1000000")),
+    ("--top-p", ParameterSpec("topP", "decimal", "probability mass to choose from", "0.95", "0", "1")),
+    ("--min-p", ParameterSpec("minP", "decimal", "least probability relative to the best token", "0.05", "0", "1")),
+    ("--repeat-penalty", ParameterSpec("repeatPenalty", "decimal", "1 is none", "1", "0.1", "10")),
+    ("--repeat-last-n", ParameterSpec("repeatLastN", "integer", "tokens the penalty looks back", "64", "0", "2048")),
     # 4294967295 means a random seed to the engine.
-    ParameterSpec("seed", "integer", "seed of the sampler", "0", "0", "4294967294"),
+    ("--seed", ParameterSpec("seed", "integer", "seed of the sampler", "0", "0", "4294967294")),
 )
 
 
@@ -82,13 +84,14 @@ class LlamaCpp:
 
     def settings(self) -> Sequence[SettingSpec]:
         model = SettingSpec("LLAMACPP_MODEL_GGUF", "path", "the model, a GGUF file", required=True)
-        return (model, *(SettingSpec(_setting(spec), spec.kind, f"parameter {spec.name}") for spec in _PARAMETERS))
+        rest = (SettingSpec(_setting(option), spec.kind, f"parameter {spec.name}") for option, spec in _PARAMETERS)
+        return (model, *rest)
 
     def parameters(self, settings: Mapping[str, str]) -> Sequence[ParameterSpec]:  # noqa: ARG002 - one launcher only
         # More threads than cores make the engine wait for itself; more than four rarely help a small model.
         threads = str(min(4, self.cores))
         return tuple(
-            evolve(spec, default=spec.default or threads, setting=_setting(spec)) for spec in _PARAMETERS
+            evolve(spec, default=spec.default or threads, setting=_setting(option)) for option, spec in _PARAMETERS
         )
 
     def checks(self, inquiry: Inquiry) -> Sequence[Check]:
@@ -116,7 +119,7 @@ class LlamaCpp:
                 lambda: _model_context(header(), inquiry),
                 headed,
             ),
-            check("ctx", "the context leaves room for an answer", _context),
+            check("context", "the context leaves room for an answer", _context),
             check("threads", "there are as many cores as threads", self._threads),
             check("request", "the request has a prompt and nothing this backend would ignore", _request),
             check("prompt", "the prompt is UTF-8 and not too large", _prompt, "request"),
@@ -171,7 +174,9 @@ class LlamaCpp:
 
     def plan(self, inquiry: Inquiry) -> CommandPlan:
         model = _model_path(inquiry)
-        numbers = [word for spec in _PARAMETERS for word in _flag(spec.name, _value(inquiry, spec.name))]
+        numbers: list[Argument] = []
+        for option, spec in _PARAMETERS:
+            numbers += [Word(option), Hole("number", spec.name, _value(inquiry, spec.name))]
         arguments: list[Argument] = [
             Hole("path", "interpreter", str(self.interpreter)),
             Word("-I"),
@@ -183,7 +188,7 @@ class LlamaCpp:
             Word(str(PROMPT_DESCRIPTOR)),
             *numbers,
         ]
-        temperature = _value(inquiry, "temp")
+        temperature = _value(inquiry, "temperature")
         return CommandPlan(
             template=Template("llamacpp.runner", tuple(arguments)),
             cwd=Path("/"),
@@ -230,8 +235,8 @@ class LlamaCpp:
         return by_code.get(captured.exit_code or 0, "llamacpp.crashed")
 
 
-def _setting(spec: ParameterSpec) -> str:
-    return f"LLAMACPP_{spec.name.replace('-', '_').upper()}"
+def _setting(option: str) -> str:
+    return f"LLAMACPP_{option.removeprefix('--').replace('-', '_').upper()}"
 
 
 def _value(inquiry: Inquiry, name: str) -> str:
@@ -245,10 +250,6 @@ def _value(inquiry: Inquiry, name: str) -> str:
             expected="a number",
         )
     return value
-
-
-def _flag(name: str, value: str) -> tuple[Argument, Argument]:
-    return Word(f"--{name}"), Hole("number", name, value)
 
 
 def _role(path: Path) -> Any:
@@ -306,14 +307,14 @@ def _model_context(header: Header, inquiry: Inquiry) -> bool:
     trained = header.value(f"{header.value('general.architecture')}.context_length")
     if type(trained) is not int:
         return False
-    context = int(_value(inquiry, "ctx"))
+    context = int(_value(inquiry, "context"))
     if context > trained:
         raise refusal(
             "llamacpp.model.context",
             "the context is longer than the model's",
-            f"ctx {context}",
+            f"context {context}",
             f"at most {trained}",
-            "lower the parameter ctx, or LLAMACPP_CTX",
+            "lower the parameter context, or LLAMACPP_CTX",
         )
     return True
 
@@ -331,14 +332,14 @@ def _demand_digest(rule: str, path: Path, pin: str, inquiry: Inquiry) -> None:
 
 
 def _context(inquiry: Inquiry) -> bool:
-    context, answer = int(_value(inquiry, "ctx")), int(_value(inquiry, "n-predict"))
+    context, answer = int(_value(inquiry, "context")), int(_value(inquiry, "maxTokens"))
     if answer >= context:
         raise refusal(
-            "llamacpp.ctx",
+            "llamacpp.context",
             "the answer would fill the context",
-            f"n-predict {answer}",
-            f"less than ctx {context}",
-            "lower the parameter n-predict or raise ctx",
+            f"maxTokens {answer}",
+            f"less than context {context}",
+            "lower the parameter maxTokens or raise context",
         )
     return True
 

@@ -1,7 +1,7 @@
 """Run one completion with the llama.cpp that lives in the `xllamacpp` wheel, as a child process of its own.
 
     python -I -B llamacpp_runner.py --model FILE --prompt-descriptor N --ctx N --batch N --threads N --n-predict N \
-        --temp X --top-k N --top-p X --min-p X --repeat-penalty X --seed N
+        --temp X --top-k N --top-p X --min-p X --repeat-penalty X --repeat-last-n N --seed N
 
 Every option is required: a value that is not said would be the engine's default, which changes between versions.
 
@@ -58,6 +58,7 @@ _OPTIONS: Final = {
     "--top-p": float,
     "--min-p": float,
     "--repeat-penalty": float,
+    "--repeat-last-n": int,
     "--seed": int,
 }
 
@@ -248,7 +249,7 @@ def _complete(server: Any, options: dict[str, Any], tokens: list[int]) -> tuple[
             "top_p": options["--top-p"],
             "min_p": options["--min-p"],
             "repeat_penalty": options["--repeat-penalty"],
-            "repeat_last_n": 64,
+            "repeat_last_n": options["--repeat-last-n"],
             "seed": options["--seed"],
             "samplers": ["penalties", "top_k", "top_p", "min_p", "temperature"],
             "presence_penalty": 0.0,

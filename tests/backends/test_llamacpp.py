@@ -50,9 +50,8 @@ def backend(folder: Path, cores: int = 4) -> LlamaCpp:
 
 
 def inquiry(given: LlamaCpp, model: Path | str = MODEL, prompt: bytes | None = b"abc", **parameters: str) -> Inquiry:
-    spelled = {name.replace("_", "-"): value for name, value in parameters.items()}
     request = Request("llamacpp", prompt=prompt)
-    return make_inquiry(given, request, settings={"LLAMACPP_MODEL_GGUF": str(model)}, parameters=spelled)
+    return make_inquiry(given, request, settings={"LLAMACPP_MODEL_GGUF": str(model)}, parameters=parameters)
 
 
 def good(stdout: bytes = b"hello", **changes: object) -> Captured:
@@ -153,20 +152,20 @@ def test_a_model_of_another_engine_is_refused(tmp_path: Path, old: bytes, new: b
 
 def test_a_context_beyond_the_models_own_is_refused(tmp_path: Path) -> None:
     given = backend(tmp_path)
-    error = refusal(given, inquiry(given, ctx="4097"))
+    error = refusal(given, inquiry(given, context="4097"))
     assert (error.rule, error.expected) == ("llamacpp.model.context", "at most 4096")
 
 
 def test_a_model_that_does_not_tell_its_context_is_not_judged_by_it(tmp_path: Path) -> None:
     given = backend(tmp_path)
     (tmp_path / "m.gguf").write_bytes(MODEL.read_bytes().replace(b"context_length", b"context_lengtt"))
-    asked = inquiry(given, tmp_path / "m.gguf", ctx="99999")
+    asked = inquiry(given, tmp_path / "m.gguf", context="99999")
     assert statuses(given, asked)["llamacpp.model.context"] == "notApplicable"
 
 
 def test_an_answer_that_fills_the_context_is_refused(tmp_path: Path) -> None:
     given = backend(tmp_path)
-    assert refusal(given, inquiry(given, ctx="64", n_predict="64")).rule == "llamacpp.ctx"
+    assert refusal(given, inquiry(given, context="64", maxTokens="64")).rule == "llamacpp.context"
 
 
 def test_more_threads_than_cores_are_refused(tmp_path: Path) -> None:
@@ -248,7 +247,8 @@ def test_a_prompt_that_is_no_text_or_too_large_is_refused(tmp_path: Path, prompt
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("temp", "-1"), ("top_p", "1.1"), ("seed", "4294967295"), ("n_predict", "-1"), ("ctx", "0")]
+    ("name", "value"),
+    [("temperature", "-1"), ("topP", "1.1"), ("seed", "4294967295"), ("maxTokens", "-1"), ("context", "0")],
 )
 def test_a_parameter_out_of_range_is_refused(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(GovrunError) as caught:
@@ -264,10 +264,11 @@ def test_every_parameter_can_come_from_a_setting(tmp_path: Path) -> None:
 
 def test_the_command_says_every_value_and_shows_no_path(tmp_path: Path) -> None:
     given = attrs.evolve(backend(tmp_path), interpreter=Path("/opt/py/bin/python"))
-    plan = given.plan(inquiry(given, threads="2", temp="0.70"))
+    plan = given.plan(inquiry(given, threads="2", temperature="0.70"))
     options = (
         "-I -B <llamacpp_runner.py> --model <tiny-bitnet-tq2_0.gguf> --prompt-descriptor 64 --ctx 2048 --batch 512 "
-        "--threads 2 --n-predict 128 --temp 0.7 --top-k 40 --top-p 0.95 --min-p 0.05 --repeat-penalty 1 --seed 0"
+        "--threads 2 --n-predict 128 --temp 0.7 --top-k 40 --top-p 0.95 --min-p 0.05 --repeat-penalty 1 "
+        "--repeat-last-n 64 --seed 0"
     )
     assert redacted(plan.template) == ("<python>", *options.split())
     assert plan.environment == (("LANG", "C.UTF-8"), ("PATH", "/usr/local/bin:/usr/bin:/bin"))
@@ -291,7 +292,7 @@ def test_what_the_engine_is_made_of_is_a_dependency(tmp_path: Path) -> None:
 
 def test_temperature_zero_is_deterministic_and_any_other_is_seeded(tmp_path: Path) -> None:
     given = backend(tmp_path)
-    found = [given.plan(inquiry(given, temp=temp, seed="9", threads="1")).determinism for temp in ("0.0", "0.1")]
+    found = [given.plan(inquiry(given, temperature=temp, seed="9", threads="1")).determinism for temp in ("0.0", "0.1")]
     assert [(d.level, d.seed, d.temperature, d.batch, d.threads) for d in found] == [
         ("deterministic", 9, "0", 512, 1),
         ("seeded", 9, "0.1", 512, 1),

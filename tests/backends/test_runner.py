@@ -44,6 +44,7 @@ def words(**changes: object) -> list[str]:
         "top_p": 0.95,
         "min_p": 0.05,
         "repeat_penalty": 1,
+        "repeat_last_n": 64,
         "seed": 0,
     }
     return [w for name, value in {**options, **changes}.items() for w in (f"--{name.replace('_', '-')}", str(value))]
