@@ -44,7 +44,7 @@ def encode(value: Any) -> bytes:
 
 
 def encode_again(value: Any) -> bytes:
-    """Write a value that `decode` returned, or that `encode` is given as well: what only `encode` refuses is not seen."""
+    """Write a value that `decode` returned, or that `encode` will be given too: a float is not noticed here."""
     try:
         return orjson.dumps(value, option=_OPTIONS)
     except (orjson.JSONEncodeError, TypeError) as error:

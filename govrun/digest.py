@@ -69,7 +69,9 @@ def digest_file(path: Path, progress: Callable[[int], None] | None = None) -> Fi
         except OSError as error:
             raise unreadable(path, error) from error
         if identity_of(os.fstat(descriptor)) != identity_of(status) or size != status.st_size:
-            raise _refused("file.stable", f"{path.name} changed while it was read", "other bytes or times", "a file at rest")
+            raise _refused(
+                "file.stable", f"{path.name} changed while it was read", "other bytes or times", "a file at rest"
+            )
     return FileDigest(size, state.hexdigest())
 
 

@@ -17,7 +17,7 @@ from govrun.digest import sha256_hex
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
 from govrun.policy import parse_toml
-from govrun.settings import absolute_path, read_small
+from govrun.settings import absolute_path, read_owned
 from govrun.signing.keys import Verifier, format_vkey, parse_vkey
 from govrun.world import World
 
@@ -34,6 +34,7 @@ class Trust:
     root: Verifier
     log: Verifier
     receipt: tuple[Verifier, ...]
+    checkpoint: str | None = None
 
 
 def find_home(world: World, cwd: Path, option: str | None) -> Path:
@@ -49,7 +50,7 @@ def find_home(world: World, cwd: Path, option: str | None) -> Path:
         return check_home(home)
     for directory in (cwd, *cwd.parents):
         candidate = directory / NAME
-        if candidate.is_symlink() or candidate.exists():
+        if os.path.lexists(candidate):
             return _check_named_by_trust(check_home(candidate), world)
     raise GovrunError(
         ExitCode.LEDGER_UNAVAILABLE,
@@ -108,10 +109,23 @@ def _xdg(environ: Mapping[str, str], variable: str, fallback: str) -> Path:
         return absolute_path(value, f"settings.{variable}", variable) / "govrun"
     home = environ.get("HOME", "")
     if not home:
-        import pwd
-
-        home = pwd.getpwuid(os.geteuid()).pw_dir
+        home = _home_of_user()
     return absolute_path(home, "settings.HOME", "HOME") / fallback / "govrun"
+
+
+def _home_of_user() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError as error:
+        raise GovrunError(
+            ExitCode.REQUEST_INVALID,
+            "settings.HOME",
+            "this user has no home directory",
+            found="no HOME, and no entry in the password database",
+            expected="HOME, or XDG_CONFIG_HOME and XDG_STATE_HOME",
+        ) from error
 
 
 def trust_path(environ: Mapping[str, str], origin: str) -> Path:
@@ -130,6 +144,7 @@ def format_trust(trust: Trust) -> bytes:
         f'root = "{format_vkey(trust.root)}"',
         f'log = "{format_vkey(trust.log)}"',
         f"receipt = [{receipts}]",
+        *([f"checkpoint = {_toml_string(trust.checkpoint)}"] if trust.checkpoint is not None else []),
     ]
     return ("\n".join(lines) + "\n").encode()
 
@@ -150,6 +165,7 @@ def parse_trust(data: bytes, name: str) -> Trust:
         root=parse_vkey(document["root"]),
         log=parse_vkey(document["log"]),
         receipt=tuple(parse_vkey(text) for text in document["receipt"]),
+        checkpoint=document.get("checkpoint"),
     )
 
 
@@ -162,17 +178,32 @@ def read_trust_files(world: World) -> tuple[Trust, ...]:
         return ()
     except OSError as error:
         raise GovrunError(
-            ExitCode.COULD_NOT_CHECK, "trust.readable", "the trust files cannot be read", found=error.strerror
+            ExitCode.COULD_NOT_CHECK,
+            "trust.readable",
+            "the trust files cannot be read",
+            found=error.strerror,
+            expected="a directory of trust files",
         ) from error
     return tuple(load_trust(directory / name) for name in names)
 
 
 def load_trust(path: Path) -> Trust:
     """One trust file, which nobody but the user may write."""
-    data = read_small(path, "trust")
-    if data is None:
-        raise GovrunError(ExitCode.COULD_NOT_CHECK, "trust.missing", f"there is no trust file {path.name}")
-    status = os.stat(path)
+    try:
+        read = read_owned(path, "trust")
+    except GovrunError as error:
+        raise GovrunError(
+            ExitCode.COULD_NOT_CHECK, error.rule, error.what, found=error.found, expected=error.expected
+        ) from error
+    if read is None:
+        raise GovrunError(
+            ExitCode.COULD_NOT_CHECK,
+            "trust.missing",
+            f"there is no trust file {path.name}",
+            found="none",
+            expected="one that `govrun init` made, or that you wrote",
+        )
+    data, status = read
     if status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022:
         raise GovrunError(
             ExitCode.COULD_NOT_CHECK,
@@ -211,7 +242,7 @@ def format_policy(allowed: Sequence[tuple[str, str]]) -> bytes:
     for name, distribution in allowed:
         lines += ["", f"[backends.{name}]"]
         if distribution != "govrun":
-            lines.append(f'distribution = "{distribution}"')
+            lines.append(f"distribution = {_toml_string(distribution)}")
         if name == "process":
             lines.append("freeArgv = true # callers may bring any command; without it only [tasks.NAME] may run")
     if not allowed:

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any, Final
 
 import attrs
@@ -16,10 +18,16 @@ from govrun.canonical import JsonObject
 from govrun.digest import sha256_hex
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
-from govrun.redact import base_name
+from govrun.redact import base_name, file_word
+from govrun.request import plain_decimal
 
 MAX_BYTES: Final = 256 * 1024
 DEFAULT_DISTRIBUTION: Final = "govrun"
+
+# A dotted key of n parts costs tomllib n * n in time and memory: a quarter of a megabyte of `a.a.a.` is all of it.
+_DEEP_KEY = re.compile(rb"""(?<![A-Za-z0-9_-])(?:(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){32}""")
+_NUMBER = re.compile(r"-?[0-9]{1,19}(?:\.[0-9]{1,9})?")
+_FILE_HOLE = re.compile(r"\{(input|output)\.([1-9][0-9]{0,2})\}")
 
 
 @frozen
@@ -84,7 +92,30 @@ def parse_policy(data: bytes, name: str = "policy.toml") -> Policy:
             fix="write what may run; nothing is allowed by default",
         )
     schemas.check(document, "policy.v1", None, ExitCode.POLICY_DENIED, name)
+    for backend, rules in sorted(document["backends"].items()):
+        for parameter, rule in sorted(rules.get("parameters", {}).items()):
+            _check_bounds(f"backends.{backend}.parameters.{parameter}", rule)
     return Policy(sha256_hex(data), document)
+
+
+def _check_bounds(place: str, rule: JsonObject) -> None:
+    bounds = [str(rule[end]) for end in ("minimum", "maximum") if end in rule]
+    if any(_NUMBER.fullmatch(bound) is None for bound in bounds):
+        raise GovrunError(
+            ExitCode.POLICY_DENIED,
+            "policy.bounds",
+            f"a bound of {place} is not a number",
+            found=" and ".join(bounds),
+            expected="plain decimals such as 0.7",
+        )
+    if len(bounds) == 2 and Decimal(bounds[0]) > Decimal(bounds[1]):
+        raise GovrunError(
+            ExitCode.POLICY_DENIED,
+            "policy.bounds",
+            f"no value fits between the bounds of {place}",
+            found=" to ".join(bounds),
+            expected="a minimum that is not above the maximum",
+        )
 
 
 def parse_toml(data: bytes, name: str, code: ExitCode, rule: str) -> JsonObject:
@@ -93,18 +124,24 @@ def parse_toml(data: bytes, name: str, code: ExitCode, rule: str) -> JsonObject:
         raise GovrunError(
             code, f"{rule}.size", f"{name} is too large", found=f"{len(data)} bytes", expected=f"at most {MAX_BYTES}"
         )
+    if _DEEP_KEY.search(data):
+        raise _too_deep(code, rule, name)
     try:
         return tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise GovrunError(
             code, f"{rule}.utf8", f"{name} is not UTF-8", found=f"byte {error.start}", expected="UTF-8"
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError is one; another is a number of more digits than Python converts
         raise GovrunError(code, f"{rule}.toml", f"{name} is not TOML", found=str(error), expected="TOML 1.0") from error
     except RecursionError as error:
-        raise GovrunError(
-            code, f"{rule}.depth", f"{name} is nested too deeply", found="deep nesting", expected="a few levels"
-        ) from error
+        raise _too_deep(code, rule, name) from error
+
+
+def _too_deep(code: ExitCode, rule: str, name: str) -> GovrunError:
+    return GovrunError(
+        code, f"{rule}.depth", f"{name} is nested too deeply", found="deep nesting", expected="a few levels"
+    )
 
 
 def evaluate(policy: Policy, intent: JsonObject) -> Decision:
@@ -145,10 +182,15 @@ def _task(policy: Policy, intent: JsonObject) -> Iterator[Violation]:
         yield Violation("policy.task", "the task is for another backend", intent["backend"]["name"], rules["backend"])
     values = {p["name"]: p["value"] for p in intent["parameters"]}
     for parameter, wanted in sorted(rules.get("parameters", {}).items()):
-        if values.get(parameter) != str(wanted):
+        if values.get(parameter) not in (str(wanted), _spelling(str(wanted))):
             yield Violation(
                 "policy.taskParameter", f"the task sets {parameter}", str(values.get(parameter)), str(wanted)
             )
+
+
+def _spelling(text: str) -> str:
+    # Receipts spell a decimal one way only: `0.70` in a policy is `0.7` there.
+    return plain_decimal(text) if _NUMBER.fullmatch(text) else text
 
 
 def _command(policy: Policy, intent: JsonObject) -> Iterator[Violation]:
@@ -157,22 +199,32 @@ def _command(policy: Policy, intent: JsonObject) -> Iterator[Violation]:
     argv = intent["template"]["argv"]
     if rules is not None and "argv" in rules:
         wanted = _expected_argv(rules["argv"], intent)
-        if argv != wanted:
+        if wanted is None:
+            yield Violation("policy.argv", "the task's files are not in the receipt", "too few", "each by its name")
+        elif argv != wanted:
             yield Violation("policy.argv", "the command is not the task's", _shape(argv), _shape(wanted))
-    elif intent["template"]["name"] == "process.free" and not (policy.backend(backend) or {}).get("freeArgv", False):
+    # Whatever the template is called, a command of this backend is the policy's or the caller's: there is no third.
+    elif "process" in (backend, intent["template"]["name"].partition(".")[0]) and not (
+        (policy.backend(backend) or {}).get("freeArgv", False)
+    ):
         yield Violation(
             "policy.freeArgv", "callers may not bring their own command", "words after --", "a task of the policy"
         )
 
 
-def _expected_argv(words: list[str], intent: JsonObject) -> list[str]:
-    # The program and absolute words are paths, so a receipt shows their base names; so do the holes for files.
-    names = {f"{{input.{n}}}": f["name"] for n, f in enumerate(_listed(intent["inputs"]))}
-    names |= {f"{{output.{n}}}": f for n, f in enumerate(_listed(intent["outputs"]))}
+def _expected_argv(words: list[str], intent: JsonObject) -> list[str] | None:
+    """The task's command as a receipt shows it; None when a file that it needs is not listed there."""
+    files = {"input": [f["name"] for f in _listed(intent["inputs"])], "output": _listed(intent["outputs"])}
     shown = []
     for number, word in enumerate(words):
-        path = names.get(word, word if number == 0 or word.startswith("/") else None)
-        shown.append(word if path is None else f"<{base_name(path)}>")
+        if hole := _FILE_HOLE.fullmatch(word):
+            names, place = files[hole[1]], int(hole[2])
+            if place > len(names):
+                return None
+            shown.append(file_word(names[place - 1]))
+        else:
+            # The program and absolute words are paths, so a receipt shows their base names.
+            shown.append(file_word(word) if number == 0 or word.startswith("/") else word)
     return shown
 
 
@@ -197,17 +249,14 @@ def _parameters(policy: Policy, intent: JsonObject) -> Iterator[Violation]:
 
 
 def _within(value: str, rule: JsonObject) -> bool:
-    from decimal import Decimal, InvalidOperation
-
     if "choices" in rule and value not in rule["choices"]:
         return False
     if "minimum" not in rule and "maximum" not in rule:
         return True
-    try:
-        number = Decimal(value)
-        return Decimal(rule.get("minimum", number)) <= number <= Decimal(rule.get("maximum", number))
-    except InvalidOperation:
+    if _NUMBER.fullmatch(value) is None:
         return False
+    number = Decimal(value)
+    return Decimal(rule.get("minimum", number)) <= number <= Decimal(rule.get("maximum", number))
 
 
 def _range(rule: JsonObject) -> str:

@@ -6,16 +6,17 @@ Redaction happens here, once: everything below holds paths and bytes, everything
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 from govrun import canonical
-from govrun.backends.interface import Captured, CommandPlan, Dependency, Facts, Stream
+from govrun.backends.interface import Captured, CommandPlan, Dependency, Facts, FinishReason, Stream
 from govrun.canonical import JsonObject
 from govrun.digest import Commitment, FileDigest, commit, field_salt, sha256_hex
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
 from govrun.receipt import Draft, bounded
 from govrun.redact import base_name, display_name, token
-from govrun.request import Parameter, Request
+from govrun.request import Parameter, Request, is_rule
 from govrun.template import commitments, redacted, template_digest
 
 _STATUS = {
@@ -181,7 +182,7 @@ def outcome(
         "invocationId": invocation_id,
         "intent": {"index": intent_index, "leafHash": intent_leaf_hash},
         "links": [],
-        "status": _STATUS[ExitCode.SUCCESS if error is None else error.code],
+        "status": _STATUS.get(ExitCode.SUCCESS if error is None else error.code, "incomplete"),
         "error": None if error is None else shown_error(error),
         "exit": {
             "code": None if captured is None else captured.exit_code,
@@ -215,11 +216,16 @@ def outcome(
 
 def shown_error(error: GovrunError) -> JsonObject:
     return {
-        "code": error.rule,
+        "code": shown_rule(error),
         "exitCode": int(error.code),
         "found": token(error.found),
         "expected": token(error.expected),
     }
+
+
+def shown_rule(error: GovrunError) -> str:
+    """An error's rule; one that a backend misspelt must not make the receipt unwritable."""
+    return error.rule if is_rule(error.rule) else "rule.malformed"
 
 
 def _stream(stream: Stream, salt: bytes | None) -> JsonObject:
@@ -233,11 +239,16 @@ def _stream(stream: Stream, salt: bytes | None) -> JsonObject:
 def _facts(facts: Facts, salt: bytes | None) -> JsonObject:
     return {
         "text": salted(facts.text, salt, "text"),
-        "promptTokens": facts.prompt_tokens,
-        "generatedTokens": facts.generated_tokens,
-        "finishReason": facts.finish_reason,
-        "seed": facts.seed,
+        "promptTokens": _count(facts.prompt_tokens),
+        "generatedTokens": _count(facts.generated_tokens),
+        "finishReason": facts.finish_reason if facts.finish_reason in get_args(FinishReason) else None,
+        "seed": _count(facts.seed),
     }
+
+
+def _count(number: int | None) -> int | None:
+    # Backends read these from a child's output: what cannot be a count is nothing that the engine told.
+    return number if type(number) is int and 0 <= number < 2**53 else None
 
 
 def denied(
@@ -261,7 +272,7 @@ def denied(
         "agent": agent,
         "policy": None if policy is None else {"sha256": policy},
         "stage": _stage(error),
-        "rule": error.rule,
+        "rule": shown_rule(error),
         "exitCode": int(error.code),
         "found": token(error.found),
         "expected": token(error.expected),
@@ -275,9 +286,11 @@ def denied(
 def _stage(error: GovrunError) -> str:
     if error.code == ExitCode.REQUEST_INVALID:
         return "parameters" if error.rule.startswith("parameter.") else "request"
+    if error.rule.startswith(("redact.", "receipt.", "canonical.", "schema.receipt")):
+        return "receipt"
     return {
         ExitCode.POLICY_DENIED: "policy",
         ExitCode.BACKEND_UNAVAILABLE: "backend",
         ExitCode.PREFLIGHT_REFUSED: "preflight",
         ExitCode.TEMPLATE_REFUSED: "template",
-    }[error.code]
+    }.get(error.code, "receipt")

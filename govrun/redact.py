@@ -42,10 +42,11 @@ _FILE_NAME = re.compile(r"[^/~\x00-\x1f\x7f\\\ud800-\udfff][^\x00-\x1f\x7f\\\ud8
 # Members that the schema ties to digests, instants, numbers or closed vocabularies, or that name a ledger: nothing
 # else can stand there, and a secret that happens to read `succeeded` must not make an outcome unwritable.
 TYPED: Final = frozenset(
-    """
-    algorithm coverage deadlineOn deniedOn digest finishReason finishedOn firstOn invocationId leafHash level origin
-    relation role sha256 stage startedOn status
-    """.split()
+    (
+        *("algorithm", "coverage", "digest", "finishReason", "invocationId", "leafHash", "level", "origin"),
+        *("relation", "role", "sha256", "stage", "status"),
+        *("deadlineOn", "deniedOn", "finishedOn", "firstOn", "startedOn"),
+    )
 )
 # What stands instead of a name that must not be signed, where the schema would not take `<redacted>`.
 _INSTEAD: Final = {"agent": None, "backend": None, "id": None, "task": None, "code": "redacted", "rule": "redacted"}
@@ -170,6 +171,12 @@ def base_name(path: str) -> str:
     """
     name = PurePosixPath(path).name
     return name if _is_presentable(name) else REDACTED
+
+
+def file_word(path: str) -> str:
+    """What stands in a command instead of a path: `<basename>`."""
+    name = base_name(path)
+    return name if name == REDACTED else f"<{name}>"
 
 
 def _is_presentable(name: str) -> bool:

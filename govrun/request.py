@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Final, Literal
 
 from govrun.errors import ExitCode, GovrunError
@@ -14,6 +14,7 @@ MAX_PROMPT_BYTES: Final = 1 << 20
 MAX_ARGUMENTS: Final = 256
 MAX_ARGUMENT_BYTES: Final = 131_071  # Linux MAX_ARG_STRLEN less the closing NUL
 MAX_FILES: Final = 64
+MAX_PARAMETERS: Final = 64
 MAX_WALL_MS: Final = 7 * 86_400 * 1000
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -21,6 +22,7 @@ _AGENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _RULE = re.compile(r"[a-z][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_PLAIN = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,8})(?:\.[0-9]{1,9})?")
 
 Origin = Literal["option", "project", "policy", "environment", "config", "default", "engineDefault"]
@@ -68,12 +70,17 @@ def check_request(request: Request) -> Request:
             f"at most {MAX_PROMPT_BYTES} bytes",
         )
     names = [name for name, _ in request.parameters]
-    if len(set(names)) != len(names):
-        raise _invalid("request.parameters", "a parameter is given twice", ", ".join(sorted(names)), "each name once")
+    if len(names) > MAX_PARAMETERS:
+        raise _invalid("request.parameters", "too many parameters", str(len(names)), f"at most {MAX_PARAMETERS}")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise _invalid("request.parameters", "a parameter is given twice", ", ".join(twice), "each name once")
     if len(request.argv) > MAX_ARGUMENTS:
         raise _invalid("request.argv", "too many arguments", str(len(request.argv)), f"at most {MAX_ARGUMENTS}")
-    for word in (*request.argv, *request.inputs, *request.outputs):
+    pairs = (text for pair in request.parameters for text in pair)
+    for word in (*request.argv, *request.inputs, *request.outputs, request.cwd, *pairs):
         _check_word(word)
+    if not request.cwd.startswith("/"):
+        raise _invalid("request.cwd", "the working directory is relative", "a relative path", "an absolute path")
     if len(request.inputs) + len(request.outputs) > MAX_FILES:
         raise _invalid(
             "request.files",
@@ -204,8 +211,8 @@ def check_value(spec: ParameterSpec, text: str) -> str:
     if pattern.fullmatch(text) is None:
         raise _invalid(rule, f"parameter {spec.name!r} is malformed", repr(text[:64]), expected)
     if not _in_range(Decimal(text), spec):
-        found = f"{spec.minimum or '-inf'} to {spec.maximum or 'inf'}"
-        raise _invalid(rule, f"parameter {spec.name!r} is out of range", text, found)
+        bounds = f"{spec.minimum or '-inf'} to {spec.maximum or 'inf'}"
+        raise _invalid(rule, f"parameter {spec.name!r} is out of range", text, bounds)
     return text if spec.kind == "integer" else plain_decimal(text)
 
 
@@ -216,15 +223,16 @@ def _in_range(value: Decimal, spec: ParameterSpec) -> bool:
 
 
 def plain_decimal(text: str) -> str:
-    """The shortest plain spelling of a decimal: `0.70` is `0.7`, `1.0` is `1`, `-0` is `0`; ValueError otherwise."""
-    try:
-        value = Decimal(text)
-    except InvalidOperation as error:
-        raise ValueError(text) from error
-    plain = format(value, "f")
+    """The shortest plain spelling of a decimal: `0.70` is `0.7`, `1.0` is `1`, `-0` is `0`.
+
+    ValueError for anything but ASCII digits with perhaps a sign before and a point between.
+    """
+    if _PLAIN.fullmatch(text) is None:
+        raise ValueError(text)
+    plain = format(Decimal(text), "f")
     if "." in plain:
         plain = plain.rstrip("0").rstrip(".")
-    return "0" if plain in {"-0", ""} else plain
+    return "0" if plain == "-0" else plain
 
 
 def name_or_none(name: str | None) -> str | None:

@@ -6,6 +6,8 @@ Only those four may set home, ledger, policy, keys and paths. A project's `govru
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
@@ -137,19 +139,37 @@ def _refuse_empty(name: str) -> JsonObject:
 
 def read_small(path: Path, rule: str) -> bytes | None:
     """The bytes of a small file, None when there is none; never more than the limit plus one byte is read."""
+    read = read_owned(path, rule)
+    return None if read is None else read[0]
+
+
+def read_owned(path: Path, rule: str) -> tuple[bytes, os.stat_result] | None:
+    """The bytes of a small regular file, and the status of that same file; None when there is none.
+
+    What is no regular file is not waited for: a planted FIFO would never answer.
+    """
     try:
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise _unreadable(path, rule, "another kind of file")
+            return file.read(MAX_BYTES + 1), status
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise GovrunError(
-            ExitCode.REQUEST_INVALID,
-            f"{rule}.readable",
-            f"{path.name} cannot be read",
-            found=error.strerror,
-            expected="a readable file",
-        ) from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "a name that no file can have"
+        raise _unreadable(path, rule, reason or "an error") from error
+
+
+def _unreadable(path: Path, rule: str, found: str) -> GovrunError:
+    return GovrunError(
+        ExitCode.REQUEST_INVALID,
+        f"{rule}.readable",
+        f"{path.name} cannot be read",
+        found=found,
+        expected="a readable regular file",
+    )
 
 
 def read_project(cwd: Path) -> JsonObject:
@@ -161,10 +181,11 @@ def read_project(cwd: Path) -> JsonObject:
         return own
     data = read_small(cwd / "pyproject.toml", "project")
     # The file is somebody else's: unless it speaks to govrun, nothing in it is govrun's business.
-    if data is None or b"tool.govrun" not in data:
+    if data is None or b"govrun" not in data:
         return {}
     whole = parse_toml(data, "pyproject.toml", ExitCode.REQUEST_INVALID, "project")
-    document: JsonObject = whole.get("tool", {}).get("govrun", {})
+    tools = whole.get("tool")
+    document: JsonObject = tools.get("govrun", {}) if isinstance(tools, dict) else {}
     schemas.check(document, "project.v1", None, ExitCode.REQUEST_INVALID, "[tool.govrun] of pyproject.toml")
     return document
 
@@ -185,7 +206,21 @@ def backend_settings(
             resolved.append(Setting(spec.name, str(given[spec.name]), "config"))
         else:
             resolved.append(Setting(spec.name, spec.default, "default"))
+        _check_text(resolved[-1])
     return tuple(resolved)
+
+
+def _check_text(setting: Setting) -> None:
+    try:
+        (setting.value or "").encode()
+    except UnicodeEncodeError as error:
+        raise GovrunError(
+            ExitCode.REQUEST_INVALID,
+            f"settings.{setting.name}",
+            f"{setting.name} ({setting.source}) is not UTF-8",
+            found="undecodable bytes",
+            expected="UTF-8",
+        ) from error
 
 
 def settings_digest(specs: Sequence[SettingSpec], settings: Sequence[Setting], digests: str) -> str:

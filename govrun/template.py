@@ -9,6 +9,7 @@ from govrun import canonical
 from govrun.digest import Commitment, commit, field_salt, sha256_hex
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
+from govrun.redact import file_word
 
 HoleKind = Literal["path", "secret", "prompt", "text", "number", "flag", "url", "free"]
 
@@ -94,6 +95,7 @@ def _check_value(hole: Hole) -> None:
 def _check_number(hole: Hole) -> None:
     if _NUMBER.fullmatch(hole.value) is None:
         raise _refused("template.number", f"{hole.name} is not a number", repr(hole.value[:32]), "a plain number")
+    _check_value(hole)
 
 
 def _check_flag(hole: Hole) -> None:
@@ -147,7 +149,7 @@ def _redact(argument: Argument) -> str:
     if argument.kind in ("number", "flag"):
         return argument.prefix + argument.value
     if argument.kind == "path":
-        return f"{argument.prefix}<{argument.value.rstrip('/').rpartition('/')[2]}>"
+        return f"{argument.prefix}{file_word(argument.value)}"
     if argument.kind == "secret":
         return f"{argument.prefix}{{secret:{argument.name}}}"
     return f"{argument.prefix}{{{argument.name}}}"
