@@ -49,7 +49,7 @@ CHECKS: Final[tuple[tuple[str, str], ...]] = (
     ("clock", "receipts whose clock does not go backwards"),
     ("policy", "invocations that the auditor's policy allows"),
     ("policyInForce", "invocations that the policy in force allowed"),
-    ("assurance", "kinds of evidence asked for"),
+    ("assurance", "evidence that this verdict needs"),
 )
 WORDS: Final = dict(CHECKS)
 
@@ -149,7 +149,7 @@ class Report:
         return first_breaking(self.findings)
 
     @property
-    def code(self) -> ExitCode:
+    def exit_code(self) -> ExitCode:
         """The exit code: that of the most serious finding, in the order of `SEVERITY`; success if none demands one."""
         codes = {finding.code for finding in self.findings}
         return next((code for code in SEVERITY if code in codes), ExitCode.SUCCESS)

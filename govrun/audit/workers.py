@@ -6,6 +6,7 @@ order of the batches, whoever finished first.
 
 from __future__ import annotations
 
+import operator
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -212,7 +213,7 @@ def _check_columns(batch: Batch, offset: int, expected: IndexColumns | None, fin
         return
     found = batch.columns[offset]
     # Of an entry that cannot be read nothing is known that its row could be compared with.
-    if expected is None or found == expected:
+    if expected is None or (found is not None and _in_columns(found) == _in_columns(expected)):
         return
     names = [] if found is None else [a for a in _COLUMNS if getattr(found, a) != getattr(expected, a)]
     findings.append(
@@ -230,6 +231,7 @@ def _check_columns(batch: Batch, offset: int, expected: IndexColumns | None, fin
 
 
 _COLUMNS: Final = field_names(IndexColumns)
+_in_columns: Final = operator.attrgetter(*_COLUMNS)
 
 
 def _judge_intent(index: int, statement: Statement, check: str, policy: Policy, findings: list[Finding]) -> None:
