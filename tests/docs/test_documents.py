@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import attrs
+
 import pytest
 
 from govrun import policy, receipt, schemas
@@ -100,3 +100,402 @@ def fields(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
                 yield from fields(inner, f"{prefix}{name}.")
             elif "properties" in inner.get("items", {}):
                 yield from fields(inner["items"], f"{prefix}{name}[].")
+
+
+def object_definitions() -> dict[str, dict[str, Any]]:
+    """The closed objects of the receipt schema, by name, the eight statements themselves left out."""
+    found = schemas._document("receipt.v1")["$defs"]
+    return {
+        name: definition
+        for name, definition in found.items()
+        if definition.get("type") == "object" and name not in receipt.KINDS
+    }
+
+
+@pytest.mark.parametrize("name", object_definitions())
+def test_spec_has_every_field_of_the_receipt_schema_with_its_type(name: str) -> None:
+    expected = [[f"`{field}`", kind] for field, kind in fields(object_definitions()[name])]
+    assert [row[:2] for row in table(SPEC.read_text(), f"<!-- fields: {name} -->")] == expected
+
+
+def test_spec_names_no_field_that_the_receipt_schema_lacks() -> None:
+    marked = set(re.findall(r"<!-- fields: (\w+) -->", SPEC.read_text()))
+    assert marked - {"statement"} == set(object_definitions())
+
+
+def test_spec_says_something_about_every_field() -> None:
+    text = SPEC.read_text()
+    for name in re.findall(r"<!-- fields: (\w+) -->", text):
+        assert all(row[2] for row in table(text, f"<!-- fields: {name} -->")), name
+
+
+def test_a_statement_has_the_members_that_spec_lists() -> None:
+    expected = {f"`{field}`" for field, _ in fields(schemas._document("receipt.v1")["$defs"]["genesis"])}
+    assert {row[0] for row in table(SPEC.read_text(), "<!-- fields: statement -->")} == expected
+
+
+def test_spec_has_the_scalars_of_the_receipt_schema() -> None:
+    found = schemas._document("receipt.v1")["$defs"]
+    expected = {
+        name: one.get("pattern", "any text") for name, one in found.items() if one.get("type") == "string"
+    }
+    rows = table(SPEC.read_text(), "<!-- scalars -->")
+    assert {row[0]: row[1].strip("`").replace("\\|", "|") for row in rows} == expected
+
+
+def test_spec_lists_every_kind() -> None:
+    rows = table(SPEC.read_text(), "| kind | says | signed by |")
+    assert [row[0].strip("`") for row in rows] == list(receipt.KINDS)
+
+
+# The examples of SPEC are the code's own bytes.
+
+
+ORIGIN = "example.com/govrun-spec"
+EXAMPLE_KEYS = tuple(
+    signer_from_seed(name, bytes([number]) * 32)
+    for number, name in ((1, f"{ORIGIN}/root"), (2, ORIGIN), (3, f"{ORIGIN}/receipt"))
+)
+
+
+def test_the_example_payload_is_what_the_code_writes_for_its_value() -> None:
+    payload = block("example: payload").rstrip("\n").encode()
+    statement = parse_statement(payload)
+    bare = {name: value for name, value in statement.predicate.items() if name != "ledger"}
+    assert format_statement(Draft(statement.kind, bare), statement.position) == payload
+    assert f"{len(payload)} bytes" in SPEC.read_text()
+
+
+def test_the_example_envelope_is_the_example_payload_under_the_published_key() -> None:
+    payload = block("example: payload").rstrip("\n").encode()
+    envelope = block("example: envelope").rstrip("\n").encode()
+    receipt_key = EXAMPLE_KEYS[2]
+    assert format_envelope(sign_envelope(payload, [receipt_key])) == envelope
+    assert verify_envelope(envelope, [receipt_key.verifier]).payload == payload
+    assert format_envelope(parse_envelope(envelope)) == envelope
+    assert f"{len(envelope)} bytes" in SPEC.read_text()
+    assert block("example: leafHash").strip() == leaf_hash(envelope).hex()
+
+
+def test_the_grammar_of_envelopes_reads_the_example() -> None:
+    # The same form once more, written down from SPEC's grammar and not from the code.
+    base64_text = r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
+    signature = r'\{"keyid":"[0-9a-f]{64}","sig":"[A-Za-z0-9+/=]{88}"\}'
+    whole = re.compile(
+        r'\{"payload":"(' + base64_text + r')","payloadType":"application/vnd\.in-toto\+json","signatures":\['
+        f"{signature}(?:,{signature})?" + r"\]\}"
+    )
+    match = whole.fullmatch(block("example: envelope").rstrip("\n"))
+    assert match is not None
+    assert json.loads(base64.b64decode(match[1], validate=True)) == json.loads(block("example: payload"))
+
+
+def test_the_example_checkpoint_is_over_the_example_envelope() -> None:
+    envelope = block("example: envelope").rstrip("\n").encode()
+    note = block("example: checkpoint").encode()
+    assert sign_checkpoint(Checkpoint(ORIGIN, 1, leaf_hash(envelope)), EXAMPLE_KEYS[1]) == note
+    assert verify_checkpoint(note, ORIGIN, [EXAMPLE_KEYS[1].verifier]).checkpoint.size == 1
+
+
+def test_the_example_keys_are_those_of_the_published_seeds() -> None:
+    *public, private = block("example: keys").splitlines()
+    assert public == [format_vkey(signer.verifier) for signer in EXAMPLE_KEYS]
+    assert [parse_vkey(text) for text in public] == [signer.verifier for signer in EXAMPLE_KEYS]
+    assert private + "\n" == format_skey(EXAMPLE_KEYS[2])
+
+
+def test_the_example_commitment_is_what_the_code_computes() -> None:
+    example = json.loads(block("example: commitment"))
+    salt = field_salt(bytes.fromhex(example["salt"]), example["field"])
+    assert salt.hex() == example["fieldSalt"]
+    assert commit(example["content"].encode(), salt).hex() == example["digest"]
+
+
+def test_the_tables_of_the_store_are_those_of_the_code() -> None:
+    (found,) = blocks(SPEC, mark="ddl")
+    assert sorted(found.splitlines()) == sorted(f"{sql};" for _, sql in sqlite_form.TABLES)
+
+
+# Tables that stand in two places.
+
+
+def exit_rows() -> list[list[str]]:
+    return [[str(int(code)), code.label, *words] for code, words in MEANING.items()]
+
+
+def test_the_exit_codes_of_spec_are_those_of_the_code() -> None:
+    assert table(SPEC.read_text(), "## Exit codes") == exit_rows()
+
+
+@pytest.mark.skipif(not README.exists(), reason="there is no README.md yet")
+def test_every_exit_code_that_the_readme_tells_is_that_of_the_code() -> None:
+    text = README.read_text()
+    rows = table(text, next(line for line in text.splitlines() if re.match(r"\| *code *\|", line)))
+    known = {row[0]: row for row in exit_rows()}
+    assert [row[0] for row in rows] == list(known)
+    for row in rows:
+        assert all(cell in known[row[0]] for cell in row), row
+
+
+def test_the_steps_of_a_verification_are_the_checks_of_the_code() -> None:
+    from govrun.audit.report import CHECKS
+
+    text = SPEC.read_text()
+    steps = text[text.index("\n## Verification\n") : text.index("\n## Verdicts\n")]
+    assert re.findall(r"^\d+\. \*\*`(\w+)`\*\*", steps, re.MULTILINE) == [check for check, _ in CHECKS]
+
+
+def test_the_order_of_exit_codes_of_a_verdict_is_that_of_the_code() -> None:
+    from govrun.audit.report import SEVERITY
+
+    assert ", ".join(str(int(code)) for code in SEVERITY) in SPEC.read_text()
+
+
+def test_the_rules_of_a_policy_are_those_of_the_code() -> None:
+    rows = table(SPEC.read_text(), "| rule | looks at | objects when |")
+    source = Path(policy.__file__).read_text()
+    evaluated = source[source.index("def evaluate") :]
+    # In the order in which `evaluate` asks.
+    functions = re.findall(r"^    (_\w+),$", evaluated[evaluated.index("_RULES") :], re.MULTILINE)
+    expected: list[str] = []
+    for function in functions:
+        body = evaluated[evaluated.index(f"def {function}(") :].split("\ndef ", 1)[0]
+        expected.extend(re.findall(r'Violation\(\s*"(policy\.\w+)"', body))
+    assert [row[0].strip("`") for row in rows] == list(dict.fromkeys(expected))
+
+
+def test_the_error_codes_of_the_core_are_those_of_the_code() -> None:
+    from govrun import conclude
+
+    text = SPEC.read_text()
+    told = text[text.index("**Error codes** of the core") :].split("\n\n", 1)[0]
+    listed = set(re.findall(r"`([a-z]+\.[A-Za-z]+)`", told)) - {"error.code"}
+    source = Path(conclude.__file__).read_text()
+    used = set(re.findall(r'"((?:command|limit|run|dependency|output|backend)\.[A-Za-z]+)"', source))
+    assert listed == used
+
+
+# Policies.
+
+
+POLICIES = [
+    (document.name, body)
+    for document in DOCUMENTS
+    for body in blocks(document, language="toml")
+    if re.search(r"^format = 1$", body, re.MULTILINE) and "[backends" in body
+]
+
+
+@pytest.mark.parametrize(("name", "body"), POLICIES)
+def test_every_policy_in_the_documents_is_one(name: str, body: str) -> None:
+    assert policy.parse_policy(body.encode(), name).document["backends"]
+
+
+def policy_keys(schema: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, member in schema["properties"].items():
+        yield prefix + name
+        rest = member.get("additionalProperties")
+        if "properties" in member:
+            yield from policy_keys(member, f"{prefix}{name}.")
+        elif isinstance(rest, dict) and "properties" in rest:
+            yield from policy_keys(rest, f"{prefix}{name}.NAME.")
+
+
+def test_every_key_of_a_policy_is_explained() -> None:
+    document = ROOT / "docs" / "policy.md"
+    expected = list(policy_keys(schemas._document("policy.v1")))
+    assert [row[0].strip("`") for row in table(document.read_text(), "<!-- policy keys -->")] == expected
+
+
+def used_keys(value: Any, schema: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, member in value.items():
+        known = schema.get("properties", {})
+        inner = known.get(name, schema.get("additionalProperties"))
+        path = prefix + (name if name in known else "NAME")
+        yield path
+        if isinstance(member, dict) and isinstance(inner, dict):
+            yield from used_keys(member, inner, f"{path}.")
+
+
+def test_the_complete_policy_uses_every_key() -> None:
+    (body,) = blocks(ROOT / "docs" / "policy.md", mark="policy: complete")
+    schema = schemas._document("policy.v1")
+    document = policy.parse_policy(body.encode()).document
+    assert set(policy_keys(schema)) <= set(used_keys(document, schema))
+
+
+# Adding a backend, by the book.
+
+
+HOW_TO = ROOT / "docs" / "add-a-backend.md"
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> Path:
+    """A directory with the how-to's two files, as somebody who follows it would write them."""
+    (source,) = blocks(HOW_TO, mark="backend: complete")
+    (suite,) = blocks(HOW_TO, mark="backend: test")
+    (tmp_path / "govrun_words.py").write_text(source)
+    (tmp_path / "test_words.py").write_text(suite)
+    return tmp_path
+
+
+def child(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(directory), str(ROOT)))}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_complete_backend_needs_less_than_60_lines() -> None:
+    (source,) = blocks(HOW_TO, mark="backend: complete")
+    assert len(source.splitlines()) < 60
+
+
+def test_the_backend_of_the_how_to_passes_the_conformance_suite(words: Path) -> None:
+    result = child(words, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "test_words.py")
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
+    assert int(re.search(r"(\d+) passed", result.stdout)[1]) >= 15  # type: ignore[index]
+
+
+def test_the_backend_of_the_how_to_really_counts_words(words: Path) -> None:
+    program = """
+import shutil
+from govrun.execute.process import Limits, run
+from govrun.request import Request
+from govrun.testing import make_inquiry
+from govrun.world import real_world
+from govrun_words import BACKEND
+settings = {"WORDS_PROGRAM": shutil.which("wc", path="/usr/bin:/bin")}
+plan = BACKEND.plan(make_inquiry(BACKEND, Request("words", prompt=b"three short words"), settings=settings))
+captured = run(plan, Limits(60_000, 1 << 16, 1 << 16), world=real_world({}), salt=None)
+print(BACKEND.parse(plan, captured).text.decode())
+"""
+    result = child(words, "-c", program)
+    assert (result.stdout, result.returncode) == ("3\n", 0), result.stderr
+
+
+# Shell, links, paths, records.
+
+
+def test_the_gate_is_shell_that_parses() -> None:
+    (gate,) = blocks(ROOT / "docs" / "audit-in-ci.md", mark="sh: gate")
+    result = subprocess.run(["sh", "-n"], input=gate, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_the_gate_knows_every_exit_code_of_a_verification() -> None:
+    rows = table((ROOT / "docs" / "audit-in-ci.md").read_text(), "| exit code | the ledger | what to do |")
+    assert [row[0] for row in rows[:-1]] == [str(int(c)) for c in MEANING if c == 0 or 40 <= c <= 45]
+
+
+def options_of(*command: str) -> set[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "govrun", *command, "--help"]
+    result = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", result.stdout))
+
+
+@pytest.mark.parametrize("command", [("verify",), ("audit",), ("run",), ("init",), ("ledger", "checkpoint")])
+def test_the_documents_use_only_options_that_the_command_has(command: tuple[str, ...]) -> None:
+    known = options_of(*command)
+    spoken = re.compile(rf"govrun {' '.join(command)}\b([^`\n|>)]*)")
+    for document in DOCUMENTS:
+        for rest in spoken.findall(document.read_text()):
+            used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest.split(" -- ")[0]))
+            assert used <= known, f"{document.name}: govrun {' '.join(command)}{rest}"
+
+
+def help_blocks() -> list[tuple[str, str, str]]:
+    found = []
+    for document in DOCUMENTS:
+        for match in _FENCE.finditer(document.read_text()):
+            if (match["mark"] or "").startswith("help: "):
+                found.append((document.name, match["mark"].removeprefix("help: "), match["body"]))
+    return found
+
+
+@pytest.mark.parametrize(("document", "command", "body"), help_blocks())
+def test_help_in_the_documents_is_the_help_of_the_command(document: str, command: str, body: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "LC_ALL": "C.UTF-8"}
+    words = [sys.executable, "-m", "govrun", *command.split()[1:], "--help"]
+    result = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+    assert body == result.stdout, document
+
+
+_LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
+_REPOSITORY_PATH = re.compile(
+    r"(?:govrun|schemas|tests|docs|examples|benchmarks|ledger)/[A-Za-z0-9_./-]+|[A-Z]+\.md|pyproject\.toml|Makefile|LICENSE"
+)
+
+
+def anchor(heading: str) -> str:
+    """The anchor of a heading, as renderers of Markdown make it."""
+    bare = re.sub(r"[^\w\- ]", "", heading.strip().lower().replace("`", ""))
+    return bare.replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in _LINK.findall(without_fences(document)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, fragment = target.partition("#")
+        place = document if not path else (document.parent / path)
+        assert place.exists(), target
+        if fragment:
+            headings = re.findall(r"^#+ (.+)$", without_fences(place), re.MULTILINE)
+            assert fragment in map(anchor, headings), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_paths_of_the_repository_exist(document: Path) -> None:
+    for words_ in re.findall(r"`([^`\n]+)`", without_fences(document)):
+        path = words_.partition("::")[0]
+        if _REPOSITORY_PATH.fullmatch(path) and not path.startswith("ledger/"):
+            assert (ROOT / path).exists(), f"{document.name}: {words_}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tests_that_the_documents_name_exist(document: Path) -> None:
+    for file, name in re.findall(r"`(tests/[\w/.]+\.py)::(\w+)`", document.read_text()):
+        assert re.search(rf"^\s*(?:async )?def {name}\(|^class {name}\b", (ROOT / file).read_text(), re.MULTILINE), name
+
+
+def decision_records() -> list[Path]:
+    return sorted((ROOT / "docs" / "adr").glob("[0-9][0-9][0-9][0-9]-*.md"))
+
+
+def test_decision_records_are_numbered_without_a_hole_and_listed() -> None:
+    records = decision_records()
+    assert [int(record.name[:4]) for record in records] == list(range(1, len(records) + 1))
+    index = (ROOT / "docs" / "adr" / "README.md").read_text()
+    assert _LINK.findall(index) == [record.name for record in records]
+
+
+@pytest.mark.parametrize("record", decision_records(), ids=lambda path: path.name)
+def test_decision_records_have_one_form(record: Path) -> None:
+    text = record.read_text()
+    assert text.startswith(f"# {int(record.name[:4])}. ")
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert headings == ["Purpose", "Decision", "Why", "Rejected", "Consequences"]
+    index = (ROOT / "docs" / "adr" / "README.md").read_text()
+    assert text.splitlines()[0].removeprefix("# ").partition(". ")[2] in index
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_documents_name_no_place_of_one_machine(document: Path) -> None:
+    for place in ("/work/", "/tmp/", "/home/", "/root/"):
+        assert place not in document.read_text(), place
+
+
+def test_the_changelog_tells_the_version_of_the_code() -> None:
+    from govrun import __version__
+
+    assert re.search(rf"^## {re.escape(__version__)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
