@@ -1,6 +1,6 @@
 """The `process` backend: a program and its words, from a task of the policy or, where the policy allows, the caller's.
 
-A task's words are literal; `{input.N}` and `{output.N}`, each a whole word, stand for the N-th declared file, from 0.
+A task's words are literal; `{input.N}` and `{output.N}`, each a whole word, stand for the N-th declared file, from 1.
 The program is an absolute path, or a bare name looked up in SEARCH_PATH and nowhere else: neither the caller's PATH nor
 the working directory decides what runs, and the receipt names the file that was found by its digest.
 """
@@ -41,7 +41,7 @@ from govrun.template import Argument, Hole, Template, Word
 SEARCH_PATH: Final = ("/usr/local/bin", "/usr/bin", "/bin")
 ENVIRONMENT: Final = (("LANG", "C.UTF-8"), ("PATH", ":".join(SEARCH_PATH)))
 
-_FILE = re.compile(r"\{(input|output)\.(0|[1-9][0-9]?)\}")
+_FILE = re.compile(r"\{(input|output)\.([1-9][0-9]{0,2})\}")
 _FILE_LIKE = re.compile(r"\{(?:input|output)\b")
 _SHEBANG = re.compile(rb"#![ \t]*(/[^ \t\r\n]+)")
 
@@ -214,15 +214,15 @@ def _task_word(inquiry: Inquiry, number: int, word: str) -> Argument:
 
 def _file(inquiry: Inquiry, kind: str, number: int) -> Path:
     declared = inquiry.request.inputs if kind == "input" else inquiry.request.outputs
-    if number >= len(declared):
+    if number > len(declared):
         raise refusal(
             "process.holes",
             f"the task needs {kind} {number}",
             f"{len(declared)} declared",
-            f"at least {number + 1}",
+            f"at least {number}",
             f"declare it with --{kind}",
         )
-    return _absolute(inquiry, declared[number])
+    return _absolute(inquiry, declared[number - 1])
 
 
 def _absolute(inquiry: Inquiry, given: str) -> Path:
@@ -273,20 +273,20 @@ def _holes(inquiry: Inquiry) -> bool:
                 f"word {number} of the task has a file hole in the wrong place",
                 "a hole inside a word",
                 "the hole as a word of its own",
-                "write {input.0} or {output.0} alone, after the program",
+                "write {input.1} or {output.1} alone, after the program",
             )
         _task_word(inquiry, number, word)
     return True
 
 
 def _inputs(inquiry: Inquiry) -> bool:
-    for number, given in enumerate(inquiry.request.inputs):
+    for number, given in enumerate(inquiry.request.inputs, 1):
         readable_file("process.inputs", f"input {number}", _absolute(inquiry, given), "declare a file that exists")
     return bool(inquiry.request.inputs)
 
 
 def _outputs(inquiry: Inquiry) -> bool:
-    for number, given in enumerate(inquiry.request.outputs):
+    for number, given in enumerate(inquiry.request.outputs, 1):
         _check_output(inquiry, f"output {number}", given)
     return bool(inquiry.request.outputs)
 

@@ -37,7 +37,7 @@ class TestTask(BackendConformance):
     def inquiry(self, directory: Path) -> Inquiry:
         (directory / "in.txt").write_text("x")
         request = Request("process", task="copy", inputs=("in.txt",), outputs=("out.txt",), cwd=str(directory))
-        return make_inquiry(BACKEND, request, task=TaskTemplate("copy", ("cp", "-p", "{input.0}", "{output.0}")))
+        return make_inquiry(BACKEND, request, task=TaskTemplate("copy", ("cp", "-p", "{input.1}", "{output.1}")))
 
 
 def free(tmp_path: Path, *argv: str, **fields: object) -> Inquiry:
@@ -209,7 +209,7 @@ def test_a_working_directory_that_is_missing_or_relative_is_refused(tmp_path: Pa
 
 def test_the_words_of_a_task_are_literal_and_its_files_absolute(tmp_path: Path) -> None:
     (tmp_path / "-rf").write_text("x")
-    inquiry = task(tmp_path, "cp", "-p", "/etc/hostname", "{input.0}", "{output.0}", inputs=("-rf",), outputs=("out",))
+    inquiry = task(tmp_path, "cp", "-p", "/etc/hostname", "{input.1}", "{output.1}", inputs=("-rf",), outputs=("out",))
     assert "refused" not in statuses(inquiry).values()
     plan = BACKEND.plan(inquiry)
     program = render(plan.template)[0]
@@ -220,14 +220,16 @@ def test_the_words_of_a_task_are_literal_and_its_files_absolute(tmp_path: Path) 
     assert plan.environment == (("LANG", "C.UTF-8"), ("PATH", "/usr/local/bin:/usr/bin:/bin"))
 
 
-@pytest.mark.parametrize("word", ["--in={input.0}", "{input.0}x", "{input.x}", "{output.}", "{input}", "{input.00}"])
+@pytest.mark.parametrize(
+    "word", ["--in={input.1}", "{input.1}x", "{input.x}", "{output.}", "{input}", "{input.0}", "{input.01}"]
+)
 def test_a_file_hole_inside_a_word_is_refused(tmp_path: Path, word: str) -> None:
     (tmp_path / "in").write_text("x")
     assert refusal(task(tmp_path, "cat", word, inputs=("in",))).rule == "process.holes"
 
 
 def test_a_file_hole_as_the_program_is_refused(tmp_path: Path) -> None:
-    results = examine(BACKEND.checks(task(tmp_path, "{input.0}", inputs=())))
+    results = examine(BACKEND.checks(task(tmp_path, "{input.1}", inputs=())))
     assert "process.holes" in {result.id for result in results if result.error is not None}
 
 
@@ -237,7 +239,7 @@ def test_braces_that_are_no_file_holes_are_literal(tmp_path: Path) -> None:
 
 
 def test_a_file_hole_without_its_file_is_refused(tmp_path: Path) -> None:
-    error = refusal(task(tmp_path, "cat", "{input.1}"))
+    error = refusal(task(tmp_path, "cat", "{input.2}"))
     assert (error.rule, error.found, error.expected) == ("process.holes", "0 declared", "at least 2")
 
 
