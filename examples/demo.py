@@ -28,15 +28,19 @@ def run(*words: str, expected: int) -> None:
     """Show a govrun command, run it, show what it printed, and stop the demo if it did not end as it should."""
     shown = " ".join(f"'{word}'" if " " in word else word.replace(f"{ROOT}/", "") for word in words)
     print(f"$ govrun {shown}", flush=True)
-    code = subprocess.run([GOVRUN, *words], cwd=ROOT, env=environment(), check=False).returncode
-    print(f"(exit code {code})", flush=True)
+    code = subprocess.run(
+        [GOVRUN, *words], cwd=ROOT, env=environment(), stderr=subprocess.STDOUT, check=False
+    ).returncode
+    print(f"\n(exit code {code})" if code == 0 and words[0] == "run" else f"(exit code {code})", flush=True)
     if code != expected:
         sys.exit(f"the demo expected exit code {expected}; this is a defect, or something is missing on this machine")
 
 
 def environment() -> dict[str, str]:
     """The demo's own home, trust files and state, so that nothing of yours is touched."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GOVRUN_", "BITNET_", "LLAMACPP_"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("GOVRUN_", "BITNET_", "LLAMACPP_"))
+    }
     return {
         **kept,
         "GOVRUN_HOME": str(PLACE / ".govrun"),
@@ -61,15 +65,52 @@ def main() -> None:
     PLACE.mkdir()
 
     say("1. A ledger begins: three keys, an empty log, and a policy that lets three backends run and nothing else.")
-    run("init", "--origin", "demo.example/ledger", "--allow", "process", "--allow", "llamacpp", "--allow", "bitnet", expected=0)
+    run(
+        "init",
+        "--origin",
+        "demo.example/ledger",
+        "--allow",
+        "process",
+        "--allow",
+        "llamacpp",
+        "--allow",
+        "bitnet",
+        expected=0,
+    )
 
     say("2. A real command through backend=process: a sha256 manifest of this repository, its output digested.")
     manifest = str((PLACE / "MANIFEST.sha256").relative_to(ROOT))
-    run("run", "--backend", "process", "--agent", "demo", "--output", manifest, "--", sys.executable, "examples/manifest.py", manifest, expected=0)
+    run(
+        "run",
+        "--backend",
+        "process",
+        "--agent",
+        "demo",
+        "--output",
+        manifest,
+        "--",
+        sys.executable,
+        "examples/manifest.py",
+        manifest,
+        expected=0,
+    )
 
-    say("3. A real ternary b1.58 model through backend=llamacpp. Its weights are random, so the text means nothing;")
+    say(
+        "3. A real ternary b1.58 model through backend=llamacpp. Its weights learnt nothing, so the text means nothing;"
+    )
     print("  what is shown is that this engine ran this model, by digest, with these parameters.", flush=True)
-    run("run", "--backend", "llamacpp", "--agent", "demo", "--prompt", "Route this message: the build is red", "--param", "maxTokens=16", expected=0)
+    run(
+        "run",
+        "--backend",
+        "llamacpp",
+        "--agent",
+        "demo",
+        "--prompt",
+        "Route this message: the build is red",
+        "--param",
+        "maxTokens=16",
+        expected=0,
+    )
 
     say("4. backend=bitnet with nothing configured: refused before anything starts, and the refusal is a receipt too.")
     run("run", "--backend", "bitnet", "--agent", "demo", "--prompt", "hello", expected=13)

@@ -1,6 +1,6 @@
 """Write a sha256 manifest of a directory's files, in the form that `sha256sum --check` reads.
 
-    python examples/manifest.py OUTPUT [DIRECTORY]
+python examples/manifest.py OUTPUT [DIRECTORY]
 """
 
 from __future__ import annotations
@@ -10,7 +10,17 @@ import os
 import sys
 from pathlib import Path
 
-SKIPPED = {".git", ".venv", ".demo", ".govrun", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
+SKIPPED = {
+    ".git",
+    ".venv",
+    ".demo",
+    ".govrun",
+    "__pycache__",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    ".hypothesis",
+}
 
 
 def main() -> int:
