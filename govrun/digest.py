@@ -51,11 +51,11 @@ def digest_file(path: Path, progress: Callable[[int], None] | None = None) -> Fi
     progress is called with the number of bytes of each chunk. Raises GovrunError (preflight-refused).
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        opened = open(path, "rb", buffering=0, opener=without_waiting)
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        status = os.fstat(descriptor)
+    with opened as file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise _refused("file.regular", f"{path.name} is not a regular file", "another kind", "a regular file")
         state = hashlib.sha256()
@@ -68,11 +68,16 @@ def digest_file(path: Path, progress: Callable[[int], None] | None = None) -> Fi
                     progress(len(chunk))
         except OSError as error:
             raise unreadable(path, error) from error
-        if identity_of(os.fstat(descriptor)) != identity_of(status) or size != status.st_size:
+        if identity_of(os.fstat(file.fileno())) != identity_of(status) or size != status.st_size:
             raise _refused(
                 "file.stable", f"{path.name} changed while it was read", "other bytes or times", "a file at rest"
             )
     return FileDigest(size, state.hexdigest())
+
+
+def without_waiting(path: str, flags: int) -> int:
+    """An opener for `open`: a FIFO that nobody writes to, or a device, must not keep govrun waiting."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def unreadable(path: Path, error: OSError | ValueError) -> GovrunError:

@@ -16,7 +16,7 @@ import attrs
 
 from govrun import canonical, schemas
 from govrun.canonical import JsonObject
-from govrun.digest import sha256_hex
+from govrun.digest import sha256_hex, without_waiting
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
 from govrun.policy import MAX_BYTES, parse_toml
@@ -149,9 +149,8 @@ def read_owned(path: Path, rule: str) -> tuple[bytes, os.stat_result] | None:
     What is no regular file is not waited for: a planted FIFO would never answer.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
+        with open(path, "rb", opener=without_waiting) as file:
+            status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise _unreadable(path, rule, "another kind of file")
             return file.read(MAX_BYTES + 1), status

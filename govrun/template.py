@@ -139,13 +139,16 @@ _CHECKS: Final = {
 
 
 def redacted(template: Template) -> tuple[str, ...]:
-    """The command as a receipt shows it: `<basename>`, `{prompt}`, `{arg.N}`; words, numbers and flags as they are."""
+    """The command as a receipt shows it: `<basename>`, `{prompt}`, `{arg.N}`; words, numbers and flags as they are.
+
+    An author's word that is an absolute path, such as `/dev/fd/64`, is shown by its base name like any other path.
+    """
     return tuple(_redact(argument) for argument in template.arguments)
 
 
 def _redact(argument: Argument) -> str:
     if isinstance(argument, Word):
-        return argument.text
+        return file_word(argument.text) if argument.text.startswith("/") else argument.text
     if argument.kind in ("number", "flag"):
         return argument.prefix + argument.value
     if argument.kind == "path":
