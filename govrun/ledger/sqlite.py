@@ -179,7 +179,8 @@ class SqliteStore:
             with contextlib.suppress(GovrunError):
                 stack.enter_context(self._locked())
                 self._fold("TRUNCATE")
-            # SQLite folds and removes the write-ahead log when the last connection closes.
+            # SQLite folds and removes the write-ahead log when the last connection closes. If somebody else holds the
+            # lock, theirs is the last one, or they are only opening it and commit nothing yet.
             self._disconnect()
         os.close(self._lock)
         self._lock = -1
