@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from govrun import policy, receipt, schemas
 from govrun.digest import commit, field_salt
@@ -498,3 +504,182 @@ def test_the_changelog_tells_the_version_of_the_code() -> None:
     from govrun import __version__
 
     assert re.search(rf"^## {re.escape(__version__)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
+# A verifier written from SPEC alone: it imports nothing of govrun, and reads a ledger that the command line made.
+
+
+def sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def tree_root(hashes: list[bytes]) -> bytes:
+    """RFC 6962 as SPEC words it."""
+    if len(hashes) <= 1:
+        return hashes[0] if hashes else sha256(b"")
+    cut = 1
+    while cut * 2 < len(hashes):
+        cut *= 2
+    return sha256(b"\x01" + tree_root(hashes[:cut]) + tree_root(hashes[cut:]))
+
+
+def dense_list(hashes: list[bytes]) -> list[bytes]:
+    """The stored hashes as SPEC words them: each complete subtree right behind the last of its leaves."""
+    stored = []
+    for last in range(len(hashes)):
+        width = 1
+        while (last + 1) % width == 0:
+            stored.append(tree_root(hashes[last + 1 - width : last + 1]))
+            width *= 2
+    return stored
+
+
+def canonical_json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def key_of(vkey: str) -> tuple[str, bytes, Ed25519PublicKey]:
+    name, hash_, text = vkey.split("+", 2)
+    material = base64.b64decode(text, validate=True)
+    assert material[:1] == b"\x01"
+    assert sha256(name.encode() + b"\n" + material)[:4].hex() == hash_
+    return name, bytes.fromhex(hash_), Ed25519PublicKey.from_public_bytes(material[1:])
+
+
+def check_stranger(file: Path, trust: dict[str, Any]) -> list[dict[str, Any]]:
+    """Verify a ledger by SPEC's steps; the statements. AssertionError or InvalidSignature says no."""
+    database = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+    leaves = [bytes(leaf) for (leaf,) in database.execute("SELECT leaf FROM entry ORDER BY idx")]
+    stored = [bytes(one) for (one,) in database.execute("SELECT hash FROM node ORDER BY position")]
+    notes = list(database.execute("SELECT size, note FROM checkpoint ORDER BY size"))
+    database.close()
+    hashes = [sha256(b"\x00" + leaf) for leaf in leaves]
+    assert stored == dense_list(hashes)
+    _, _, receipt_key = key_of(trust["receipt"][0])
+    statements = []
+    for index, leaf in enumerate(leaves):
+        envelope = json.loads(leaf)
+        assert json.dumps(envelope, separators=(",", ":")).encode() == leaf
+        assert list(envelope) == ["payload", "payloadType", "signatures"]
+        (signature,) = envelope["signatures"]
+        payload = base64.b64decode(envelope["payload"], validate=True)
+        encoded = b"DSSEv1 28 application/vnd.in-toto+json %d %s" % (len(payload), payload)
+        receipt_key.verify(base64.b64decode(signature["sig"], validate=True), encoded)
+        statement = json.loads(payload)
+        assert canonical_json(statement) == payload
+        predicate = statement["predicate"]
+        previous = hashes[index - 1].hex() if index else "0" * 64
+        assert predicate["ledger"] == {"origin": trust["origin"], "index": index, "previous": previous}
+        assert statement["subject"] == expected_subject(statement["predicateType"], predicate)
+        statements.append(statement)
+    name, hash_, log_key = key_of(trust["log"])
+    assert notes[-1][0] == len(leaves)
+    for size, note in notes:
+        text, _, lines = bytes(note).decode().rpartition("\n\n")
+        root = base64.b64encode(tree_root(hashes[:size])).decode()
+        assert text.split("\n") == [trust["origin"], str(size), root]
+        dash, signer, blob = lines.rstrip("\n").split(" ")
+        raw = base64.b64decode(blob, validate=True)
+        assert (dash, signer, raw[:4]) == ("\u2014", name, hash_)
+        log_key.verify(raw[4:], f"{text}\n".encode())
+    return statements
+
+
+def expected_subject(kind: str, predicate: dict[str, Any]) -> list[dict[str, Any]]:
+    if kind == "urn:govrun:outcome:v1" and predicate["status"] == "succeeded":
+        outputs = predicate["outputs"]
+        if isinstance(outputs, list) and outputs:
+            return [{"name": one["name"], "digest": {"sha256": one["sha256"]}} for one in outputs]
+    bare = {name: value for name, value in predicate.items() if name != "ledger"}
+    return [{"name": "predicate", "digest": {"sha256": sha256(canonical_json(bare)).hex()}}]
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A home that the command line made and used: a run with input and output, a failure, a refusal."""
+    place = tmp_path_factory.mktemp("stranger")
+    environment = {"HOME": str(place / "user"), "PATH": "/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(sys.path)}
+    work = place / "work"
+    work.mkdir()
+    (work / "in.txt").write_text("three short words\n")
+
+    def govrun(code: int, *words: str) -> None:
+        command = [sys.executable, "-m", "govrun", *words]
+        result = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=120)
+        assert result.returncode == code, result.stderr
+
+    govrun(0, "init", "--origin", "example.com/stranger", "--allow", "process")
+    files = ("--input", "in.txt", "--output", "out.txt")
+    govrun(0, "run", "--backend", "process", *files, "--", "/bin/cp", "in.txt", "out.txt")
+    govrun(20, "run", "--backend", "process", "--agent", "ci", "--", "/bin/ls", "--no-such-flag")
+    govrun(12, "run", "--backend", "nobody", "--", "x")
+    (trust,) = (place / "user" / ".config" / "govrun" / "trust").glob("*.toml")
+    return work / ".govrun", tomllib.loads(trust.read_text())
+
+
+def test_a_verifier_written_from_spec_alone_accepts_a_real_ledger(ledger: tuple[Path, dict[str, Any]]) -> None:
+    home, trust = ledger
+    statements = check_stranger(home / "ledger.sqlite", trust)
+    kinds = [statement["predicateType"].split(":")[2] for statement in statements]
+    assert kinds == ["genesis", "intent", "outcome", "intent", "outcome", "denied"]
+    assert [s["name"] for s in statements[2]["subject"]] == ["out.txt"]
+    assert [s["name"] for s in statements[4]["subject"]] == ["predicate"]
+    assert statements[4]["predicate"]["intent"]["index"] == 3
+
+
+def test_commitments_of_a_real_run_are_made_as_spec_says(ledger: tuple[Path, dict[str, Any]]) -> None:
+    home, trust = ledger
+    intent, outcome = (s["predicate"] for s in check_stranger(home / "ledger.sqlite", trust)[1:3])
+    salts = (home / "salts").read_bytes()
+    assert salts[32:64] == salts[64:96] != bytes(32)
+
+    def committed(field: str, content: bytes) -> dict[str, Any]:
+        key = hmac.digest(salts[32:64], b"govrun-field-salt:" + field.encode(), "sha256")
+        digest = hmac.digest(key, content, "sha256").hex()
+        return {"algorithm": "hmacSha256", "digest": digest, "size": len(content)}
+
+    request = {
+        "agent": None,
+        "argv": ["/bin/cp", "in.txt", "out.txt"],
+        "backend": "process",
+        "cwd": str(home.parent),
+        "inputs": ["in.txt"],
+        "okExit": [0],
+        "outputs": ["out.txt"],
+        "parameters": [],
+        "prompt": None,
+        "task": None,
+        "wallMs": None,
+    }
+    assert intent["request"]["commitment"] == committed("request", canonical_json(request))
+    assert outcome["byproducts"]["stdout"]["commitment"] == committed("stdout", b"")
+    assert outcome["facts"]["text"] == committed("text", b"")
+    hidden = [
+        {"name": f"arg.{n}", "commitment": committed(f"arg.{n}", w)} for n, w in ((1, b"in.txt"), (2, b"out.txt"))
+    ]
+    assert intent["template"]["arguments"] == hidden
+    assert intent["template"]["argv"] == ["<cp>", "{arg.1}", "{arg.2}"]
+    named = {"name": intent["template"]["name"], "argv": intent["template"]["argv"]}
+    assert intent["template"]["sha256"] == sha256(canonical_json(named)).hex()
+
+
+def test_a_verifier_written_from_spec_alone_refuses_a_changed_ledger(
+    ledger: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    home, trust = ledger
+    for sql in (
+        "UPDATE entry SET leaf = CAST(leaf || ' ' AS BLOB) WHERE idx = 2",
+        "DELETE FROM entry WHERE idx = 5",
+        "UPDATE node SET hash = zeroblob(32) WHERE position = 2",
+        "DELETE FROM checkpoint WHERE size = 6",
+    ):
+        copy = tmp_path / "ledger.sqlite"
+        copy.write_bytes((home / "ledger.sqlite").read_bytes())
+        database = sqlite3.connect(copy)
+        database.execute("PRAGMA journal_mode = DELETE")
+        database.execute(sql)
+        database.commit()
+        database.close()
+        with pytest.raises((AssertionError, InvalidSignature)):
+            check_stranger(copy, trust)
+        copy.unlink()
