@@ -87,7 +87,7 @@ class BitnetBackend:
 
     def parameters(self, settings: Mapping[str, str]) -> Sequence[ParameterSpec]:
         direct = not site_of(settings).wrapped
-        sampling = (evolve(spec, settable=direct) for spec in _SAMPLING)
+        sampling = _SAMPLING if direct else (evolve(spec, settable=False, default=None) for spec in _SAMPLING)
         # Two threads where there are two processors, as run_inference.py has it; the text does not depend on it.
         processors = len(os.sched_getaffinity(0))
         threads = ParameterSpec(

@@ -78,7 +78,7 @@ def _search(path: Path, cwd: Path) -> tuple[Path, ...]:
         return ()
     origin = os.path.dirname(os.path.realpath(path))
     expanded = (part.replace("${ORIGIN}", origin).replace("$ORIGIN", origin) for part in dynamic.search)
-    return tuple(cwd / part for part in expanded)
+    return tuple(Path(os.path.realpath(cwd / part)) for part in expanded)
 
 
 def require_safe(path: Path, rule: str, name: str) -> None:

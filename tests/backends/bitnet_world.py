@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from govrun import testing
 from govrun.backends.bitnet import BACKEND
 from govrun.backends.interface import Captured, CommandPlan, Containment, Inquiry, Stream
-from govrun.digest import digest_file, sha256_hex
-from govrun.request import Request, resolve_parameters
+from govrun.digest import sha256_hex
+from govrun.request import Request
 from govrun.template import render
 
 DATA = Path(__file__).parents[1] / "data"
@@ -54,15 +55,8 @@ def make_inquiry(
     **parameters: str,
 ) -> Inquiry:
     """One inquiry with parameters resolved as the core does."""
-    return Inquiry(
-        request=Request("bitnet", prompt=prompt, argv=argv),
-        settings=settings,
-        parameters=resolve_parameters(BACKEND.parameters(settings), [("option", parameters)]),
-        task=None,
-        free_argv=False,
-        pins=pins or {},
-        digest=digest_file,
-    )
+    request = Request("bitnet", prompt=prompt, argv=argv)
+    return testing.make_inquiry(BACKEND, request, settings=settings, parameters=parameters, pins=pins)
 
 
 def make_captured(

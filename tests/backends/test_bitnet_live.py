@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
-from bitnet_world import make_inquiry, run
 
 from govrun.backends.bitnet import BACKEND
 from govrun.backends.interface import Captured, Facts
 from govrun.errors import GovrunError
 from govrun.preflight import demand
+from tests.backends.bitnet_world import make_inquiry, run
 
 SETTINGS = {name: os.environ.get(name, "") for name in ("BITNET_CPP_DIR", "BITNET_MODEL_GGUF")}
 
