@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 
 from govrun import schemas
+from govrun.backends import registry
 from govrun.errors import ExitCode, GovrunError
+from govrun.execute.process import Interrupt
 from govrun.filecache import DigestCache
 from govrun.home import find_home
-from govrun.invoke import Ground, Result
+from govrun.invoke import Ground, Result, unlaunched
 from govrun.invoke import run as run_request
 from govrun.ledger.append import Writer
 from govrun.ledger.guard import Guard, heads_directory
@@ -54,16 +56,19 @@ def run(
     `pending/` (30-33).
     """
     world = world or real_world()
-    place = Path(cwd or os.getcwd())
-    options = {} if backend is None else {"backend": backend}
-    settings = load_settings(find_home(world, place, home), world.environ, options)
-    if settings.backend is None:
-        raise GovrunError(ExitCode.REQUEST_INVALID, "request.backend", "no backend was chosen", expected="backend=NAME")
+    with before_launch():
+        place = Path(os.path.abspath(cwd)) if cwd is not None else working_directory()
+        options = {} if backend is None else {"backend": backend}
+        settings = load_settings(find_home(world, place, home), world.environ, options)
+        if settings.backend is None:
+            raise GovrunError(
+                ExitCode.REQUEST_INVALID, "request.backend", "no backend was chosen", expected="backend=NAME"
+            )
     wanted = Request(
         backend=settings.backend,
         task=task,
         agent=agent,
-        prompt=prompt.encode() if isinstance(prompt, str) else prompt,
+        prompt=prompt.encode("utf-8", "surrogatepass") if isinstance(prompt, str) else prompt,
         parameters=tuple(sorted((name, str(value)) for name, value in (parameters or {}).items())),
         argv=tuple(argv),
         inputs=tuple(inputs),
@@ -75,6 +80,30 @@ def run(
     )
     with open_ground(world, settings) as ground:
         return run_request(ground, wanted)
+
+
+@contextmanager
+def before_launch() -> Iterator[None]:
+    """While nothing can have run: whatever refuses says so, under one of the codes 10-16."""
+    try:
+        yield
+    except GovrunError as error:
+        raise unlaunched(error) from error
+
+
+def working_directory() -> Path:
+    """The working directory; GovrunError (request-invalid) when it was removed."""
+    try:
+        return Path(os.getcwd())
+    except OSError as error:
+        raise GovrunError(
+            ExitCode.REQUEST_INVALID,
+            "request.cwd",
+            "the working directory cannot be told",
+            found=error.strerror,
+            expected="a directory that exists",
+            fix="change to one",
+        ) from error
 
 
 def open_site(world: World, settings: Settings, hashing: Callable[[str, int, int], None] | None = None) -> Site:
@@ -94,20 +123,26 @@ def open_ground(
     world: World,
     settings: Settings,
     pass_stderr: Callable[[bytes], None] | None = None,
+    signals: Callable[[], AbstractContextManager[Interrupt | None]] = nullcontext,
     hashing: Callable[[str, int, int], None] | None = None,
 ) -> Iterator[Ground]:
-    """Open keys and ledger for invocations; raises GovrunError (15-16) when no evidence could be left."""
-    receipt, log = (load_signer(settings.home / "keys" / f"{role}.key") for role in ("receipt", "log"))
-    guard = Guard(heads_directory(world.environ), log.verifier, world)
-    site = open_site(world, settings, hashing)
-    with open_store(settings.ledger, world, settings.ledger_timeout_ms) as store:
-        yield Ground(site, Writer(store, receipt, log, guard), pass_stderr)
+    """Open keys and ledger for invocations; raises GovrunError (10, 15, 16) when no evidence could be left."""
+    with before_launch():
+        receipt, log = (load_signer(settings.home / "keys" / f"{role}.key") for role in ("receipt", "log"))
+        guard = Guard(heads_directory(world.environ), log.verifier, world)
+        site = open_site(world, settings, hashing)
+        store = open_store(settings.ledger, world, settings.ledger_timeout_ms)
+    with store:
+        with before_launch():
+            writer = Writer(store, receipt, log, guard)
+        yield Ground(site, writer, pass_stderr, signals)
 
 
 def inquire(world: World, settings: Settings, wanted: Request) -> Asked:
     """Load a backend and resolve what it would be asked, for a preflight; raises GovrunError (10-12)."""
     site = open_site(world, settings)
-    return ask(site, check_request(wanted), read_policy(site))
+    check_request(wanted)
+    return ask(site, wanted, read_policy(site), registry.find(wanted.backend, site.search_path))
 
 
 def parse_request(data: bytes, cwd: str | None = None) -> Request:
@@ -140,9 +175,13 @@ def _parse_json(data: bytes) -> Any:
     try:
         # orjson refuses what is not UTF-8 or is nested too deeply; json tells duplicate members.
         orjson.loads(data)
-        return json.loads(data, object_pairs_hook=_no_duplicates)
-    except orjson.JSONDecodeError as error:
-        raise _invalid("request.json", "the request is not JSON", str(error)) from error
+        return json.loads(data, object_pairs_hook=_no_duplicates, parse_float=_no_fraction)
+    except (ValueError, RecursionError) as error:
+        raise _invalid("request.json", "the request is not JSON", str(error)[:200]) from error
+
+
+def _no_fraction(text: str) -> NoReturn:
+    raise _invalid("request.number", "a number of the request has a fraction or an exponent", text[:32])
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from govrun.digest import FileDigest
 from govrun.errors import ExitCode, GovrunError
 from govrun.filecache import DigestCache
 from govrun.frozen import frozen
-from govrun.permit import Permit, digest_declared
+from govrun.permit import Permit, digest_declared, is_whole
 from govrun.predicates import FileUse
 
 
@@ -60,13 +60,18 @@ def _read(allowed: Permit, captured: Captured | None) -> tuple[Facts | None, Gov
     if (error := _ended_badly(allowed, captured)) is not None:
         return None, error
     try:
-        return allowed.backend.parse(allowed.plan, captured), None
-    except GovrunError as unread:
-        if unread.code in (ExitCode.OUTPUT_UNPARSABLE, ExitCode.COMMAND_FAILED):
-            return None, unread
-        return None, _unparsable(unread.rule, unread.code.label)
-    except Exception as broken:  # noqa: BLE001 - a plugin that breaks on output has not understood it
-        return None, _unparsable("backend.parseRaised", type(broken).__name__)
+        facts = allowed.backend.parse(allowed.plan, captured)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a plugin that breaks on output has not understood it
+        if not isinstance(error, GovrunError) or not is_whole(error):
+            return None, _unparsable("backend.parseRaised", type(error).__name__)
+        if error.code in (ExitCode.OUTPUT_UNPARSABLE, ExitCode.COMMAND_FAILED):
+            return None, error
+        return None, _unparsable(error.rule, error.code.label)
+    if not isinstance(facts, Facts) or type(facts.text) is not bytes:
+        return None, _unparsable("backend.parseReturned", type(facts).__name__)
+    return facts, None
 
 
 def _unparsable(rule: str, found: str) -> GovrunError:
@@ -116,7 +121,9 @@ def _ended_badly(allowed: Permit, captured: Captured) -> GovrunError | None:
 def _explain(backend: Backend, captured: Captured) -> str:
     try:
         code = backend.explain(captured)
-    except Exception:  # noqa: BLE001 - the failure is the command's; a plugin that cannot name it must not hide it
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - the failure is the command's; a plugin that cannot name it must not hide it
         return "backend.explainRaised"
     return code if request.is_rule(code) else "backend.explainMalformed"
 

@@ -56,22 +56,27 @@ def make_home(world: World, home: Path, origin: str | None, allowed: Sequence[tu
     if trust_file.exists():
         raise _refused("trust.exists", "a trust file for this origin exists", trust_file.name, "another --origin")
     beside = home.with_name(f"{home.name}.new-{world.new_id()[:8]}")
+    made: list[Path] = []
     try:
         beside.mkdir(mode=0o700)
-        trust = _fill(world, beside, name, allowed)
+        trust, guard = _fill(world, beside, name, allowed)
+        # A head that is remembered would refuse the next ledger of this origin.
+        made.append(guard.path)
         _write_trust(trust_file, evolve(trust, home=Path(os.path.realpath(home.parent)) / home.name))
+        made.append(trust_file)
         beside.rename(home)
+        made.clear()
         _sync(home.parent)
     except OSError as error:
         raise _refused("home.write", "the home cannot be made", error.strerror or "?", "a writable place") from error
     finally:
-        if beside.exists():
-            shutil.rmtree(beside)
-            trust_file.unlink(missing_ok=True)
+        shutil.rmtree(beside, ignore_errors=True)
+        for path in made:
+            path.unlink(missing_ok=True)
     return Made(home, name, trust_file)
 
 
-def _fill(world: World, home: Path, origin: str, allowed: Sequence[tuple[str, str]]) -> Trust:
+def _fill(world: World, home: Path, origin: str, allowed: Sequence[tuple[str, str]]) -> tuple[Trust, Guard]:
     policy = format_policy(allowed)
     _write(home / ".gitignore", b"*\n")
     _write(home / "config.toml", CONFIG)
@@ -81,15 +86,10 @@ def _fill(world: World, home: Path, origin: str, allowed: Sequence[tuple[str, st
     for role, signer in (("root", root), ("log", log), ("receipt", receipt)):
         write_signer(home / "keys" / f"{role}.key", signer)
     trust = Trust(origin, home, root.verifier, log.verifier, (receipt.verifier,))
-    create_ledger(
-        home / "ledger.sqlite",
-        genesis(trust, sha256_hex(policy), world.now()),
-        receipt,
-        log,
-        Guard(heads_directory(world.environ), log.verifier, world),
-        world,
-    )
-    return trust
+    guard = Guard(heads_directory(world.environ), log.verifier, world)
+    first = genesis(trust, sha256_hex(policy), world.now())
+    create_ledger(home / "ledger.sqlite", first, receipt, log, guard, world)
+    return trust, guard
 
 
 def genesis(trust: Trust, policy: str, now: str) -> Draft:

@@ -12,9 +12,11 @@ A refusal before the intent becomes one `denied` entry. From `announce` on, what
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final, NoReturn
 
 from govrun import predicates, redact, repeats, request
+from govrun.adoption import adopt
 from govrun.backends.interface import Captured, Facts
 from govrun.canonical import JsonObject
 from govrun.conclude import Conclusion, conclude, conclude_torn
@@ -30,14 +32,21 @@ from govrun.permit import Permit, Site, new_salt, permit
 from govrun.receipt import Draft
 from govrun.request import Request
 
+_UNAVAILABLE: Final = ExitCode.LEDGER_UNAVAILABLE
+
 
 @frozen
 class Ground:
-    """A site whose ledger is open for writing. pass_stderr gets a child's stderr as it comes."""
+    """A site whose ledger is open for writing.
+
+    pass_stderr gets a child's stderr as it comes, and must not block. signals is entered for as long as a signal may
+    not simply end this process, which is from the announcement to the outcome; it gives what then asks a run to stop.
+    """
 
     site: Site
     writer: Writer
     pass_stderr: Callable[[bytes], None] | None = None
+    signals: Callable[[], AbstractContextManager[Interrupt | None]] = nullcontext
 
 
 @frozen
@@ -70,68 +79,90 @@ class Result:
     repeated: bool = False
 
 
-def run(ground: Ground, wanted: Request, interrupt: Interrupt | None = None) -> Result:
+def run(ground: Ground, wanted: Request) -> Result:
     """One governed invocation, from request to durable outcome.
 
     Raises GovrunError: 10-14 refused (a `denied` entry was appended, or the effect says why not), 15-16 when the
     ledger cannot take the intent, 30-33 when the work ran and its outcome could only be kept in `pending/`.
     """
-    recovery.recover(ground.writer)
+    recover(ground)
+    while True:
+        allowed = judge(ground, wanted)
+        if isinstance(allowed, repeats.Recorded):
+            return _recorded(allowed)
+        try:
+            # From here on a signal is noted, ends the child, and is told by the outcome.
+            with ground.signals() as interrupt:
+                return carry_out(ground, allowed, interrupt)
+        except GovrunError as error:
+            # Somebody else claimed the request id between the look and the commit: look again, theirs is the run.
+            if error.rule != "request.claimed":
+                raise
+
+
+def recover(ground: Ground) -> None:
+    """Bring into the ledger what an earlier crash left behind; raises GovrunError (15, 16)."""
+    try:
+        recovery.recover(ground.writer)
+    except GovrunError as error:
+        raise unlaunched(error) from error
+
+
+def judge(ground: Ground, wanted: Request) -> Permit | repeats.Recorded:
+    """Leave to run a request, or the record of the run that it repeats; raises GovrunError (10-16), recorded."""
     try:
         request.check_request(wanted)
-        if (recorded := repeats.find(ground.writer, ground.site.world, wanted)) is not None:
-            return _recorded(recorded)
-        allowed = permit(ground.site, wanted)
+        recorded = repeats.find(ground.writer, ground.site.world, wanted)
+        return permit(ground.site, wanted) if recorded is None else recorded
     except GovrunError as refusal:
-        _deny(ground, wanted, refusal)
-    try:
-        announced = announce(ground, allowed)
-    except GovrunError as error:
-        # Somebody else claimed the request id between the look and the commit: theirs is the run.
-        recorded = repeats.find(ground.writer, ground.site.world, wanted) if error.rule == "request.claimed" else None
-        if recorded is None:
-            raise
-        return _recorded(recorded)
+        deny(ground, wanted, refusal)
+
+
+def carry_out(ground: Ground, allowed: Permit, interrupt: Interrupt | None) -> Result:
+    """Announce, execute and account for what is permitted; raises GovrunError (10, 15, 16, 30-33)."""
+    announced = announce(ground, allowed)
     with announced.lease:
+        captured = None
         try:
             captured = execute(ground, announced, interrupt)
+            ended = conclude(allowed, captured, ground.site.digests)
         except BaseException as torn:
             # This process is being torn down; the story must have an end all the same.
-            account(ground, announced, None, conclude_torn(torn))
+            account(ground, announced, captured, conclude_torn(torn))
             raise
-        return account(ground, announced, captured, conclude(allowed, captured, ground.site.digests))
+        return account(ground, announced, captured, ended)
 
 
 def announce(ground: Ground, allowed: Permit) -> Announced:
-    """Commit the intent under a lease that this process holds until the outcome; raises GovrunError (10, 15, 16)."""
-    if ground.site.policy_bytes is not None:
-        keep_policy(ground.site.settings.home, ground.site.policy_bytes)
-    held = lease.acquire(ground.writer.store.directory / lease.LEASES_DIRECTORY, allowed.invocation_id)
+    """Commit the intent under a lease that this process holds until the outcome; raises GovrunError (10, 15, 16).
+
+    A policy that is not in force in the ledger is adopted in the same commit.
+    """
     try:
-        appended = _append_before_launch(ground, Draft("intent", allowed.intent), allowed.salt)
-    except BaseException:
-        held.release()
-        raise
+        if ground.site.policy_bytes is not None:
+            keep_policy(ground.site.settings.home, ground.site.policy_bytes)
+        held = lease.acquire(ground.writer.store.directory / lease.LEASES_DIRECTORY, allowed.invocation_id)
+        try:
+            policy = adopt(ground.writer, allowed.intent["policy"]["sha256"], ground.site.world.now())
+            appended = ground.writer.append([policy, Draft("intent", allowed.intent)], salts=[None, allowed.salt])[-1]
+        except BaseException:
+            held.release()
+            raise
+    except GovrunError as error:
+        raise unlaunched(error) from error
     return Announced(allowed, appended.index, appended.leaf_hash, held)
 
 
-def _append_before_launch(ground: Ground, draft: Draft, salt: bytes | None) -> Appended:
-    try:
-        return ground.writer.append([draft], salts=[salt])[0]
-    except GovrunError as error:
-        if error.code in (ExitCode.REQUEST_INVALID, ExitCode.LEDGER_ROLLED_BACK):
-            error.effect = "nothing was executed"
-            raise
-        # Whatever the reason, no evidence can be left, and so nothing may run.
-        raise GovrunError(
-            ExitCode.LEDGER_UNAVAILABLE,
-            error.rule,
-            error.what,
-            found=error.found,
-            expected=error.expected,
-            fix=error.fix,
-            effect="nothing was executed",
-        ) from error
+def unlaunched(error: GovrunError) -> GovrunError:
+    """The error as it is told while nothing can have run: its code is one of 10-16, and its effect says so."""
+    effect = "nothing was executed and nothing was recorded"
+    if error.effect is not None and error.effect.startswith("unknown"):
+        effect = f"nothing was executed; {error.effect}"
+    # Whatever the reason, no evidence can be left, and so nothing may run.
+    code = error.code if ExitCode.REQUEST_INVALID <= error.code < ExitCode.COMMAND_FAILED else _UNAVAILABLE
+    return GovrunError(
+        code, error.rule, error.what, found=error.found, expected=error.expected, fix=error.fix, effect=effect
+    )
 
 
 def execute(ground: Ground, announced: Announced, interrupt: Interrupt | None) -> Captured | None:
@@ -164,6 +195,10 @@ def account(ground: Ground, announced: Announced, captured: Captured | None, end
     )
     draft = evolve(draft, predicate=redact.scrub(draft.predicate, allowed.scanner))
     appended = _append_or_keep(ground, announced, draft)
+    if ended.error is not None:
+        started = captured is not None and captured.ended != "couldNotStart"
+        did = "it ran" if started else "nothing was started"
+        ended.error.effect = f"{did}; outcome recorded as entry {appended.index}"
     return Result(
         invocation_id=allowed.invocation_id,
         exit=ExitCode.SUCCESS if ended.error is None else ended.error.code,
@@ -205,6 +240,7 @@ def _recorded(recorded: repeats.Recorded) -> Result:
             "the recorded run under this request id did not succeed",
             found=shown["found"],
             expected=shown["expected"],
+            effect=f"nothing was executed again; outcome recorded as entry {recorded.outcome_index}",
         )
     return Result(
         invocation_id=outcome["invocationId"],
@@ -220,34 +256,48 @@ def _recorded(recorded: repeats.Recorded) -> Result:
     )
 
 
-def _deny(ground: Ground, wanted: Request, refusal: GovrunError) -> NoReturn:
+def deny(ground: Ground, wanted: Request | None, refusal: GovrunError) -> NoReturn:
+    """Append a `denied` entry, and raise the refusal with what became of that as its effect.
+
+    wanted is None when the request could not even be read. A refusal of the ledger itself (15, 16) is not recorded.
+    """
+    told = unlaunched(refusal)
+    if told.code in (ExitCode.LEDGER_UNAVAILABLE, ExitCode.LEDGER_ROLLED_BACK):
+        raise told from refusal
     # Fields are repeated only where they are well-formed; the commitment covers the rest where it can be computed.
     world = ground.site.world
     salt = new_salt(ground.site)
     draft = predicates.denied(
         invocation_id=world.new_id(),
         request=_shown(wanted),
-        backend=request.name_or_none(wanted.backend),
-        task=request.name_or_none(wanted.task),
-        agent=request.agent_or_none(wanted.agent),
+        backend=None if wanted is None else request.name_or_none(wanted.backend),
+        task=None if wanted is None else request.name_or_none(wanted.task),
+        agent=None if wanted is None else request.agent_or_none(wanted.agent),
         policy=_policy_digest(ground),
-        error=refusal,
+        error=told,
         salt=salt,
         now=world.now(),
     )
-    scanner = redact.scanner(world.environ, (wanted.cwd, str(ground.site.settings.home)))
-    scrubbed = evolve(draft, predicate=redact.scrub(draft.predicate, scanner))
+    places = (str(ground.site.settings.home), *(() if wanted is None else (wanted.cwd,)))
+    scrubbed = evolve(draft, predicate=redact.scrub(draft.predicate, redact.scanner(world.environ, places)))
     try:
-        entry = _append_before_launch(ground, scrubbed, salt)
+        entry = ground.writer.append([scrubbed], salts=[salt])[0]
     except GovrunError as error:
-        refusal.effect = f"nothing was executed; the refusal could not be recorded ({error.rule})"
+        told.effect = f"nothing was executed; the refusal could not be recorded ({error.rule})"
     else:
-        refusal.effect = f"nothing was executed; refusal recorded as entry {entry.index}"
-    raise refusal
+        told.effect = f"nothing was executed; refusal recorded as entry {entry.index}"
+    raise told from refusal
 
 
-def _shown(wanted: Request) -> Request | None:
-    return wanted if request.is_recordable(wanted) else None
+def _shown(wanted: Request | None) -> Request | None:
+    """The request, when it can be written down as a commitment."""
+    if wanted is None or not request.is_recordable(wanted):
+        return None
+    try:
+        predicates.request_bytes(wanted)
+    except GovrunError:
+        return None
+    return wanted
 
 
 def _policy_digest(ground: Ground) -> str | None:

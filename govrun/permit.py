@@ -20,7 +20,7 @@ from govrun.canonical import JsonObject
 from govrun.digest import SALT_BYTES, FileDigest
 from govrun.errors import ExitCode, GovrunError
 from govrun.execute import sandbox
-from govrun.execute.process import Limits
+from govrun.execute.process import FIRST_DESCRIPTOR, Limits
 from govrun.filecache import DigestCache
 from govrun.frozen import frozen
 from govrun.policy import Policy
@@ -36,6 +36,16 @@ DEFAULT_WALL_MS: Final = 600_000
 DEFAULT_STDOUT_BYTES: Final = 16 << 20
 DEFAULT_STDERR_BYTES: Final = 1 << 20
 GRACE_MS: Final = 2_000
+
+_CHANGE: Final = "change the request, or have the policy's owner change policy.toml"
+# The codes under which a backend may refuse; a plugin that names another one is mistaken.
+_REFUSALS: Final = (
+    ExitCode.REQUEST_INVALID,
+    ExitCode.POLICY_DENIED,
+    ExitCode.BACKEND_UNAVAILABLE,
+    ExitCode.PREFLIGHT_REFUSED,
+    ExitCode.TEMPLATE_REFUSED,
+)
 
 
 @frozen
@@ -82,36 +92,38 @@ def permit(site: Site, wanted: Request) -> Permit:
     """Check, resolve, preflight, template and judge a request; raises GovrunError (10-14), and changes nothing."""
     request.check_request(wanted)
     policy = read_policy(site)
-    asked = ask(site, wanted, policy)
+    registration = registry.find(wanted.backend, site.search_path)
+    _judge_provenance(policy, registration)
+    asked = ask(site, wanted, policy, registration)
     inquiry, backend = asked.inquiry, asked.backend
     with speaking(wanted.backend):
         passed = preflight.demand(tuple(backend.checks(inquiry)))
-        plan = backend.plan(inquiry)
-    render(plan.template)  # refuses what cannot be a command, before anything is announced
+        plan = _whole(backend.plan(inquiry))
     level, limits, shown_limits = _limits(wanted, policy)
     salt = new_salt(site)
     _demand_distinct_names(wanted)
     inputs = tuple(digest_declared(site.digests, path, wanted.cwd) for path in wanted.inputs)
-    dependencies = tuple((d, site.digests.digest(d.path)) for d in plan.dependencies)
     started = site.world.now_ms()
     invocation_id = site.world.new_id()
-    intent = predicates.intent(
-        invocation_id=invocation_id,
-        request=wanted,
-        provenance=asked.provenance,
-        policy=policy.digest,
-        settings=asked.settings_digest,
-        parameters=inquiry.parameters,
-        plan=plan,
-        dependencies=dependencies,
-        inputs=inputs,
-        checks=passed.checks,
-        limits=shown_limits,
-        isolation={"level": level, "required": policy.containment == level},
-        salt=salt,
-        started_on=format_instant(started),
-        deadline_on=format_instant(started + limits.wall_ms + 2 * GRACE_MS),
-    )
+    with speaking(wanted.backend):
+        dependencies = tuple((d, site.digests.digest(d.path)) for d in plan.dependencies)
+        intent = predicates.intent(
+            invocation_id=invocation_id,
+            request=wanted,
+            provenance=asked.provenance,
+            policy=policy.digest,
+            settings=asked.settings_digest,
+            parameters=inquiry.parameters,
+            plan=plan,
+            dependencies=dependencies,
+            inputs=inputs,
+            checks=passed.checks,
+            limits=shown_limits,
+            isolation={"level": level, "required": policy.containment == level},
+            salt=salt,
+            started_on=format_instant(started),
+            deadline_on=format_instant(started + limits.wall_ms + 2 * GRACE_MS),
+        )
     _judge(policy, intent)
     scanner = _scanner(site, wanted, plan, inquiry.settings)
     _demand_writable(intent, scanner)
@@ -129,9 +141,8 @@ def permit(site: Site, wanted: Request) -> Permit:
     )
 
 
-def ask(site: Site, wanted: Request, policy: Policy) -> Asked:
+def ask(site: Site, wanted: Request, policy: Policy, registration: registry.Registration) -> Asked:
     """Load the backend and resolve its settings and parameters; raises GovrunError (10, 12)."""
-    registration = registry.find(wanted.backend, site.search_path)
     backend = registry.load(registration)
     with speaking(wanted.backend):
         specs = tuple(backend.settings())
@@ -146,22 +157,25 @@ def ask(site: Site, wanted: Request, policy: Policy) -> Asked:
             pins=_pins(policy, wanted.backend),
             digest=site.digests.digest,
         )
+        digest = settings.settings_digest(specs, given, site.settings.digests)
     return Asked(
         backend=backend,
         provenance=Provenance(wanted.backend, registration.distribution, registration.version, backend.interface),
         inquiry=inquiry,
-        settings_digest=settings.settings_digest(specs, given, site.settings.digests),
+        settings_digest=digest,
     )
 
 
 @contextmanager
 def speaking(name: str) -> Iterator[None]:
-    """While a plugin speaks: whatever it raises that is not a refusal becomes one (backend-unavailable)."""
+    """While a plugin speaks: whatever it raises that is not a whole refusal becomes one (backend-unavailable)."""
     try:
         yield
-    except GovrunError:
+    except KeyboardInterrupt:
         raise
-    except Exception as error:
+    except BaseException as error:  # a plugin may raise anything at all, SystemExit(0) included
+        if isinstance(error, GovrunError) and is_whole(error) and error.code in _REFUSALS:
+            raise
         raise GovrunError(
             ExitCode.BACKEND_UNAVAILABLE,
             "backend.raised",
@@ -170,6 +184,53 @@ def speaking(name: str) -> Iterator[None]:
             expected="an answer or a refusal",
             fix="report it to whoever maintains the backend",
         ) from error
+
+
+def is_whole(error: GovrunError) -> bool:
+    """Whether a plugin's error has the parts that every error has: a code, a rule, and texts."""
+    texts = (error.found, error.expected, error.fix)
+    return (
+        isinstance(error.code, ExitCode)
+        and request.is_rule(error.rule)
+        and isinstance(error.what, str)
+        and all(text is None or isinstance(text, str) for text in texts)
+    )
+
+
+def _whole(plan: CommandPlan) -> CommandPlan:
+    """The plan, when it can be carried out; else GovrunError (template-refused), before anything is announced."""
+    argv = render(plan.template)
+    names = [name for name, _ in plan.environment]
+    numbers = [number for number, _ in plan.descriptors]
+    for holds, part, expected in (
+        (argv[0].startswith("/"), "program", "an absolute path"),
+        (_is_place(plan.cwd), "cwd", "an absolute path"),
+        (all(isinstance(d, Dependency) and _is_place(d.path) for d in plan.dependencies), "dependency", "paths"),
+        (all(map(_is_variable, plan.environment)) and len(set(names)) == len(names), "environment", "names and texts"),
+        (min(numbers, default=FIRST_DESCRIPTOR) >= FIRST_DESCRIPTOR, "descriptor", f"from {FIRST_DESCRIPTOR} on"),
+        (len(set(numbers)) == len(numbers), "descriptor", "each number once"),
+        (all(type(content) is bytes for _, content in plan.descriptors), "descriptor", "bytes"),
+    ):
+        if not holds:
+            raise GovrunError(
+                ExitCode.TEMPLATE_REFUSED,
+                f"template.{part}",
+                f"the {part} of the backend's plan cannot be used",
+                found="something else",
+                expected=expected,
+                fix="report it to whoever maintains the backend",
+            )
+    return plan
+
+
+def _is_place(path: object) -> bool:
+    return isinstance(path, Path) and path.is_absolute() and "\0" not in str(path)
+
+
+def _is_variable(pair: tuple[object, object]) -> bool:
+    name, value = pair
+    whole = isinstance(name, str) and isinstance(value, str) and "\0" not in name + value
+    return whole and name != "" and "=" not in str(name)
 
 
 def new_salt(site: Site) -> bytes | None:
@@ -189,6 +250,19 @@ def read_policy(site: Site) -> Policy:
             fix="write one, or name one with --policy or GOVRUN_POLICY",
         )
     return policies.parse_policy(site.policy_bytes, site.settings.policy.name)
+
+
+def _judge_provenance(policy: Policy, found: registry.Registration) -> None:
+    """Refuse a backend that the policy does not name, or from elsewhere, before any of its code is loaded."""
+    rules = policy.backend(found.name)
+    if rules is None:
+        rule, what, shown = "policy.backend", "the backend is not allowed", found.name
+        expected = ", ".join(sorted(policy.document["backends"]))
+    elif found.distribution != (expected := rules.get("distribution", policies.DEFAULT_DISTRIBUTION)):
+        rule, what, shown = "policy.distribution", "the backend comes from another distribution", found.distribution
+    else:
+        return
+    raise GovrunError(ExitCode.POLICY_DENIED, rule, what, found=shown, expected=expected, fix=_CHANGE)
 
 
 def _task(policy: Policy, wanted: Request) -> TaskTemplate | None:
@@ -294,7 +368,7 @@ def _judge(policy: Policy, intent: JsonObject) -> None:
         first.what + more,
         found=first.found,
         expected=first.expected,
-        fix="change the request, or have the policy's owner change policy.toml",
+        fix=_CHANGE,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Final
 from govrun.canonical import JsonObject
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
+from govrun.ledger import recovery
 from govrun.ledger.append import Writer
 from govrun.ledger.lease import LEASES_DIRECTORY, is_held
 from govrun.predicates import request_bytes, salted
@@ -47,6 +48,8 @@ def find(writer: Writer, world: World, wanted: Request) -> Recorded | None:
     if store.answer_to(index, "outcome") is None:
         left_ms = parse_instant(intent["deadlineOn"]) + _GRACE_MS - world.now_ms()
         _wait(writer, intent["invocationId"], world, left_ms)
+        # It may have been able to leave its outcome in `pending/` only.
+        recovery.recover(writer)
     answered = store.answer_to(index, "outcome")
     if answered is None:
         raise _refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from typing import Final, NoReturn
@@ -71,8 +72,11 @@ def main() -> NoReturn:
     """Run the command line and exit with a code of the table in `errors`."""
     # A command lives for milliseconds; collecting cycles while modules load costs more than it frees.
     gc.disable()
-    # Until an intent is announced, Ctrl-C ends govrun as it ends any program: nothing has happened yet.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _occupy_standard_descriptors()
+    # Until an intent is announced, Ctrl-C ends govrun as it ends any program: nothing has happened yet. Where whoever
+    # started it wants the signal ignored, as a shell does for a job in the background, it stays ignored.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         cli(standalone_mode=False, prog_name="govrun")
@@ -87,3 +91,14 @@ def main() -> NoReturn:
         show_error(error)
         sys.exit(int(error.code))
     sys.exit(0)
+
+
+def _occupy_standard_descriptors() -> None:
+    """Put /dev/null where stdin, stdout or stderr is closed, so that no file of ours gets its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - for as long as the program lives
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 
 from govrun.errors import ExitCode, GovrunError
 from govrun.home import find_home
-from govrun.request import MAX_PROMPT_BYTES, Request
+from govrun.request import MAX_PROMPT_BYTES, MAX_WALL_MS, Request
 from govrun.settings import Settings, load_settings
 from govrun.world import World, real_world
 
@@ -55,7 +54,7 @@ def request_options(command: Command) -> Command:
 def find_settings(options: Mapping[str, Any], world: World | None = None) -> tuple[World, Settings]:
     """The world and the resolved settings for a command's --home, --ledger and --policy."""
     world = world or real_world()
-    cwd = Path(os.getcwd())
+    cwd = current_directory()
     home = find_home(world, cwd, options.get("home"))
     given = {
         name: str(cwd / options[name]) if name in ("ledger", "policy") else options[name]
@@ -88,8 +87,8 @@ def build_request(options: Mapping[str, Any], settings: Settings, argv: tuple[st
         outputs=tuple(options.get("outputs", ())),
         ok_exit=_codes(options.get("ok_exit", "0")),
         request_id=options.get("request_id"),
-        wall_ms=None if timeout is None else max(1, round(timeout * 1000)),
-        cwd=os.getcwd(),
+        wall_ms=None if timeout is None else _milliseconds(timeout),
+        cwd=str(current_directory()),
     )
 
 
@@ -113,7 +112,6 @@ def read_prompt(text: str | None, file: str | None) -> bytes | None:
             "the prompt file cannot be read",
             found=error.strerror,
             expected="a readable file",
-            effect="nothing was executed and nothing was recorded",
         ) from error
 
 
@@ -125,10 +123,23 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _codes(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r}, expected numbers such as 0,1", param_hint="--ok-exit") from error
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and len(part) <= 3 for part in parts):
+        raise click.BadParameter(f"{text!r}, expected numbers such as 0,1", param_hint="--ok-exit")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def _milliseconds(seconds: float) -> int:
+    if not 0 < seconds <= MAX_WALL_MS / 1000:
+        raise click.BadParameter(f"{seconds}, expected at most {MAX_WALL_MS // 1000}", param_hint="--timeout")
+    return max(1, round(seconds * 1000))
+
+
+def current_directory() -> Path:
+    """The working directory; GovrunError (request-invalid) when it was removed."""
+    from govrun.api import working_directory
+
+    return working_directory()
 
 
 def read_request_file(file: str) -> bytes:
@@ -147,5 +158,4 @@ def read_request_file(file: str) -> bytes:
             "the request file cannot be read",
             found=error.strerror,
             expected="a readable file",
-            effect="nothing was executed and nothing was recorded",
         ) from error

@@ -27,6 +27,7 @@ def show(as_json: bool, **options: Any) -> None:
     world, settings = find_settings(options)
     from govrun.backends import registry
     from govrun.errors import GovrunError
+    from govrun.permit import speaking
     from govrun.settings import Setting, backend_settings
 
     rows = [
@@ -39,11 +40,13 @@ def show(as_json: bool, **options: Any) -> None:
     ]
     for registration in registry.list_backends(tuple(sys.path)):
         try:
-            specs = tuple(registry.load(registration).settings())
+            with speaking(registration.name):
+                specs = tuple(registry.load(registration).settings())
+                given = backend_settings(specs, world.environ, settings.config)
+                kinds = {spec.name: spec.kind for spec in specs}
         except GovrunError:
             continue
-        kinds = {spec.name: spec.kind for spec in specs}
-        for setting in backend_settings(specs, world.environ, settings.config):
+        for setting in given:
             hidden = setting.value is not None and kinds[setting.name] == "secret"
             rows.append(Setting(setting.name, "set" if hidden else setting.value, setting.source))
     if as_json:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 
 import click
 
+from govrun.cli.common import current_directory
 from govrun.cli.output import show_json
 from govrun.world import real_world
 
@@ -27,7 +26,7 @@ def command(origin: str | None, allowed: tuple[str, ...], home: str | None, as_j
     from govrun.settings import absolute_path
 
     world = real_world()
-    cwd = Path(os.getcwd())
+    cwd = current_directory()
     named = home if home is not None else world.environ.get("GOVRUN_HOME")
     place = (
         cwd / ".govrun"

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
+import os
 import re
+import select
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 import orjson
 
 from govrun.errors import GovrunError
+
+# Hashing less than this is over before anybody wonders.
+SLOW_TO_HASH: Final = 256 << 20
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -51,10 +57,40 @@ def error_json(error: GovrunError) -> dict[str, Any]:
     }
 
 
+def note(text: str) -> None:
+    """A word to the person, on stderr."""
+    click.echo(printable(text), err=True)
+
+
 def show_json(value: Any) -> None:
-    """One JSON document on stdout, indented, with a line break."""
-    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    sys.stdout.buffer.flush()
+    """One JSON document on stdout, indented, with a line break; what is no Unicode text is shown escaped."""
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    try:
+        data = orjson.dumps(value, option=options)
+    except TypeError:
+        data = orjson.dumps(_escaped(value), option=options)
+    _write_stdout(data)
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_escaped(name): _escaped(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escaped(item) for item in value]
+    return value
+
+
+def _write_stdout(data: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        # What the ledger holds stands; only the answer did not arrive, and no exit code of the table says that.
+        sys.stderr.write(f"govrun: stdout cannot be written: {error.strerror}\n")
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def printable(text: str) -> str:
@@ -66,20 +102,52 @@ def printable(text: str) -> str:
 def show_bytes(data: bytes) -> None:
     """A child's bytes on stdout: exactly when a program reads them, escaped when a terminal does."""
     if sys.stdout.isatty():
-        click.echo(printable(data.decode("utf-8", "backslashreplace")), nl=not data.endswith(b"\n"))
+        shown = printable(data.decode("utf-8", "backslashreplace"))
+        _write_stdout((shown if shown.endswith("\n") or not shown else shown + "\n").encode())
         return
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    _write_stdout(data)
 
 
-def pass_stderr(data: bytes) -> None:
-    """A child's stderr as it comes; escaped when a terminal shows it."""
-    if sys.stderr.isatty():
-        sys.stderr.write(printable(data.decode("utf-8", "backslashreplace")))
-        sys.stderr.flush()
-        return
-    sys.stderr.buffer.write(data)
-    sys.stderr.buffer.flush()
+class StderrPass:
+    """Passes a child's stderr on as it comes, escaped when a terminal shows it, and never waits for its reader.
+
+    A run is watched by whoever passes its stderr on: a reader that stopped reading must not suspend a time limit. What
+    the reader has not taken is kept, and handed over by `finish`, which does wait.
+    """
+
+    def __init__(self) -> None:
+        self._descriptor = sys.stderr.fileno()
+        self._decode = codecs.getincrementaldecoder("utf-8")("backslashreplace") if sys.stderr.isatty() else None
+        self._kept = bytearray()
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLOUT)
+
+    def __call__(self, data: bytes) -> None:
+        self._kept += data if self._decode is None else printable(self._decode.decode(data)).encode()
+        # A pipe that polls as writable has room for so many bytes.
+        while self._kept and (ready := self._poll.poll(0)):
+            if ready[0][1] & (select.POLLERR | select.POLLHUP | select.POLLNVAL):
+                return self._kept.clear()
+            if not self._write(select.PIPE_BUF):
+                return None
+        return None
+
+    def finish(self) -> None:
+        """Hand over what is left; for after the outcome is durable."""
+        if self._decode is not None:
+            self._kept += printable(self._decode.decode(b"", final=True)).encode()
+        while self._kept and self._write(len(self._kept)):
+            pass
+
+    def _write(self, size: int) -> bool:
+        try:
+            del self._kept[: os.write(self._descriptor, self._kept[:size])]
+        except BlockingIOError:
+            return False
+        except OSError:
+            # Nobody reads any more; the receipt holds the commitment all the same.
+            self._kept.clear()
+        return True
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -110,3 +178,16 @@ def progress(label: str) -> Callable[[int, int], None] | None:
             click.echo("\r\x1b[K", err=True, nl=False)
 
     return draw
+
+
+def hashing() -> Callable[[str, int, int], None] | None:
+    """A callback (name, total, done) that draws a bar for each large file, when a terminal is watching."""
+    bars: dict[str, Callable[[int, int], None] | None] = {}
+
+    def draw(name: str, total: int, done: int) -> None:
+        if name not in bars:
+            bars[name] = progress(f"hashing {printable(name)}") if total >= SLOW_TO_HASH else None
+        if (bar := bars[name]) is not None:
+            bar(done, total)
+
+    return draw if sys.stderr.isatty() else None

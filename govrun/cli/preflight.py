@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import click
 
 from govrun.cli.common import build_request, find_settings, home_options, request_options
-from govrun.cli.output import error_json, printable, show_json
+from govrun.cli.output import error_json, printable, show_error, show_json
 from govrun.errors import ExitCode, GovrunError
+from govrun.frozen import evolve
 from govrun.preflight import CheckResult
 
 # What a check of the prompt is asked about when the caller brings none.
@@ -33,37 +34,60 @@ def command(as_json: bool, probe: bool, argv: tuple[str, ...], **options: Any) -
     """
     if not probe:
         examine_and_show(options, as_json, argv)
-    from govrun.api import open_ground
-    from govrun.cli.run import result_json
-    from govrun.invoke import run
+    from govrun.api import before_launch
+    from govrun.cli.run import perform, result_json
 
-    world, settings = find_settings(options)
-    wanted = build_request(_with_prompt({**options, "task": options["task"] or "probe"}), settings, argv)
-    with open_ground(world, settings) as ground:
-        result = run(ground, wanted)
+    with before_launch():
+        world, settings = find_settings(options)
+        given = options if argv else _with_prompt(options)
+        wanted = build_request({**given, "task": options["task"] or "probe"}, settings, argv)
+    result = perform(world, settings, wanted, None)
     if as_json:
         show_json(result_json(result))
     else:
         click.echo(f"probe: {result.exit.label}, recorded as entries {result.intent_index} and {result.outcome_index}")
+        if result.error is not None:
+            show_error(result.error)
     sys.exit(int(result.exit))
 
 
 def examine_and_show(options: Mapping[str, Any], as_json: bool, argv: tuple[str, ...] = ()) -> NoReturn:
     """Examine every check, show them all, and exit with 0 or 13."""
-    from govrun.api import inquire
-    from govrun.preflight import examine
-
-    world, settings = find_settings(options)
-    asked = inquire(world, settings, build_request(_with_prompt(options), settings, argv))
-    results = examine(tuple(asked.backend.checks(asked.inquiry)))
-    holds = bool(results) and all(r.status in ("passed", "notApplicable") for r in results)
+    name, results = _examine(options, argv)
+    holds = _refused(results) == 0 and any(r.status == "passed" for r in results)
     if as_json:
-        show_json({"backend": asked.inquiry.request.backend, "ready": holds, "checks": [_json(r) for r in results]})
+        show_json({"backend": name, "ready": holds, "checks": [_json(r) for r in results]})
     else:
         for result in results:
             _show(result)
-        click.echo(f"{asked.inquiry.request.backend}: {'ready' if holds else 'not ready'}; nothing was started")
+        click.echo(f"{name}: {'ready' if holds else 'not ready'}; nothing was started")
     sys.exit(0 if holds else int(ExitCode.PREFLIGHT_REFUSED))
+
+
+def _examine(options: Mapping[str, Any], argv: tuple[str, ...]) -> tuple[str, tuple[CheckResult, ...]]:
+    """The backend's name, and its checks of the request; of one with a sample prompt where the caller brings none.
+
+    A backend that takes no prompt refuses the sample, and is asked again without it.
+    """
+    from govrun.api import inquire
+    from govrun.permit import speaking
+    from govrun.preflight import examine
+
+    world, settings = find_settings(options)
+    first = build_request(_with_prompt(options), settings, argv)
+    sampled = options.get("prompt") is None and options.get("prompt_file") is None
+    found = []
+    for wanted in (first, evolve(first, prompt=None)) if sampled else (first,):
+        asked = inquire(world, settings, wanted)
+        with speaking(wanted.backend):
+            found.append(examine(tuple(asked.backend.checks(asked.inquiry))))
+        if _refused(found[-1]) == 0:
+            break
+    return first.backend, min(found, key=_refused)
+
+
+def _refused(results: Sequence[CheckResult]) -> int:
+    return sum(result.status in ("refused", "notReached") for result in results)
 
 
 def _with_prompt(options: Mapping[str, Any]) -> dict[str, Any]:

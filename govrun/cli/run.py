@@ -11,10 +11,21 @@ from typing import Any
 
 import click
 
-from govrun.cli.common import build_request, find_settings, home_options, request_options
-from govrun.cli.output import error_json, pass_stderr, show_bytes, show_error, show_json
+from govrun.cli.common import (
+    build_request,
+    current_directory,
+    find_settings,
+    home_options,
+    read_request_file,
+    request_options,
+)
+from govrun.cli.output import StderrPass, error_json, hashing, note, show_bytes, show_error, show_json
+from govrun.errors import ExitCode, GovrunError
 from govrun.execute.process import Interrupt
 from govrun.invoke import Result
+from govrun.request import Request
+from govrun.settings import Settings
+from govrun.world import World
 
 
 @click.command("run", context_settings={"ignore_unknown_options": False})
@@ -24,50 +35,85 @@ from govrun.invoke import Result
 @home_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of the text.")
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
-def command(as_json: bool, argv: tuple[str, ...], request_file: str | None, **options: Any) -> None:
+@click.pass_context
+def command(
+    context: click.Context, /, as_json: bool, argv: tuple[str, ...], request_file: str | None, **options: Any
+) -> None:
     """Run one governed invocation: the backend's text on stdout, a child's stderr passed through.
 
     ARGV, after --, is a command for `--backend process`, where the policy allows it.
     """
-    from govrun.api import open_ground, parse_request
-    from govrun.invoke import run
+    from govrun.api import before_launch, parse_request
 
-    world, settings = find_settings(options)
     if request_file is not None:
-        from govrun.cli.common import read_request_file
-
-        wanted = parse_request(read_request_file(request_file))
-    else:
-        wanted = build_request(options, settings, argv)
-    interrupt = Interrupt()
-    with open_ground(world, settings, pass_stderr=pass_stderr) as ground, _signals(interrupt):
-        result = run(ground, wanted, interrupt)
-    if result.error is not None:
-        result.error.effect = f"it ran; outcome recorded as entry {result.outcome_index}"
+        _demand_alone(context)
+    with before_launch():
+        world, settings = find_settings(options)
+    unread = wanted = None
+    try:
+        if request_file is not None:
+            wanted = parse_request(read_request_file(request_file), str(current_directory()))
+        else:
+            wanted = build_request(options, settings, argv)
+    except GovrunError as refusal:
+        unread = refusal
+    result = perform(world, settings, wanted, unread)
     if as_json:
         show_json(result_json(result))
     elif result.error is not None:
         show_error(result.error)
     elif result.text is not None:
         show_bytes(result.text)
+    else:
+        note(f"recorded before as entry {result.outcome_index}; nothing was executed again, and its text was not kept")
     sys.exit(int(result.exit))
 
 
-@contextmanager
-def _signals(interrupt: Interrupt) -> Iterator[None]:
-    """From here on a signal is noted, ends the child, and is told by the outcome."""
-    noted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda n, _frame: interrupt.request(n)) for number in noted}
+def _demand_alone(context: click.Context) -> None:
+    """Refuse what `--request` would silently ignore."""
+    beside = {"request_file", "as_json", "home", "ledger", "policy"}
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+        if given and parameter.name not in beside and context.params[parameter.name or ""]:
+            name = "ARGV" if parameter.name == "argv" else parameter.opts[0]
+            raise click.UsageError(f"--request holds the whole request; {name} does not go with it")
+
+
+def perform(world: World, settings: Settings, wanted: Request | None, unread: GovrunError | None) -> Result:
+    """Run a request on the ground that the settings name; record the refusal of one that could not be read."""
+    from govrun.api import open_ground
+    from govrun.invoke import deny, run
+
+    passing = StderrPass()
     try:
-        yield
+        with open_ground(world, settings, passing, noted_signals, hashing()) as ground:
+            if wanted is None:
+                deny(ground, None, unread or GovrunError(ExitCode.REQUEST_INVALID, "request.none", "no request"))
+            return run(ground, wanted)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        passing.finish()
+
+
+@contextmanager
+def noted_signals() -> Iterator[Interrupt]:
+    """While this lasts a signal is noted, ends the child, and is told by the outcome; an ignored one stays ignored."""
+    endings = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: handler for number in endings if (handler := signal.getsignal(number)) is not signal.SIG_IGN}
+    with Interrupt() as interrupt:
+        for number in before:
+            signal.signal(number, lambda n, _frame: interrupt.request(n))
+        # A reader of stderr that goes away must not end govrun in the middle of a run.
+        pipe = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        try:
+            yield interrupt
+        finally:
+            for number, handler in (*before.items(), (signal.SIGPIPE, pipe)):
+                signal.signal(number, handler)
 
 
 def result_json(result: Result) -> dict[str, Any]:
     """A result as programs read it; text is UTF-8 text, or base64 in `textBase64` when it is not."""
-    captured = result.captured
+    ended = result.outcome["exit"]
     text: dict[str, Any] = {"text": None}
     if result.text is not None:
         try:
@@ -78,7 +124,7 @@ def result_json(result: Result) -> dict[str, Any]:
     return {
         "invocationId": result.invocation_id,
         "exit": {"code": int(result.exit), "name": result.exit.label},
-        "child": None if captured is None else {"exitCode": captured.exit_code, "signal": captured.signal},
+        "child": {"exitCode": ended["code"], "signal": ended["signal"]},
         **text,
         "facts": None
         if facts is None
