@@ -50,7 +50,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, source in (("govrun", ROOT), ("parrot", PARROT)):
         # Built from a copy, so that a build leaves nothing in the tree.
         copy = folder / name
-        shutil.copytree(source, copy, ignore=shutil.ignore_patterns(".git", ".govrun", "__pycache__", ".*_cache"))
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns(".*", "__pycache__"))
         pip("wheel", "--no-build-isolation", "--wheel-dir", str(folder / "wheels"), str(copy))
     venv.create(folder / "venv", with_pip=False)
     interpreter = folder / "venv" / "bin" / "python"
