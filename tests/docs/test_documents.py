@@ -399,6 +399,46 @@ def test_the_gate_knows_every_exit_code_of_a_verification() -> None:
     assert [row[0] for row in rows[:-1]] == [str(int(c)) for c in MEANING if c == 0 or 40 <= c <= 45]
 
 
+def test_the_gate_says_yes_no_and_why(ledger: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    home, _ = ledger
+    (trust,) = (home.parents[1] / "user" / ".config" / "govrun" / "trust").glob("*.toml")
+    (gate,) = blocks(ROOT / "docs" / "audit-in-ci.md", mark="sh: gate")
+    (least,) = blocks(ROOT / "docs" / "policy.md", mark="policy: least")
+    (tmp_path / "least.toml").write_text(least)
+    (tmp_path / "strict.toml").write_text(least.replace("true", "false"))
+    (tmp_path / "govrun").write_text(f'#!/bin/sh\nexec {sys.executable} -m govrun "$@"\n')
+    (tmp_path / "govrun").chmod(0o755)
+    older = tmp_path / "older"
+    older.mkdir()
+    environment = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def ask(place: Path, policy_file: str) -> tuple[int, str]:
+        words = ["sh", "-s", str(place), str(trust), str(tmp_path / policy_file), str(tmp_path / "kept")]
+        result = subprocess.run(words, input=gate, env=environment, capture_output=True, text=True, timeout=120)
+        return result.returncode, result.stdout.splitlines()[-1]
+
+    assert ask(home, "strict.toml") == (42, "gate: no. Something ran that the policy does not allow.")
+    assert not (tmp_path / "kept").exists()
+    assert ask(home, "least.toml") == (0, "gate: yes")
+    assert (tmp_path / "kept").read_text().startswith("example.com/stranger\n6\n")
+    assert ask(home, "least.toml") == (0, "gate: yes")
+    # The same ledger, cut at an older checkpoint: intact in itself, but not a continuation of the one kept.
+    cut = older / "ledger.sqlite"
+    cut.write_bytes((home / "ledger.sqlite").read_bytes())
+    database = sqlite3.connect(cut)
+    for sql in (
+        "entry WHERE idx >= 3",
+        "entry_index WHERE idx >= 3",
+        "node WHERE position >= 4",
+        "checkpoint WHERE size > 3",
+    ):
+        database.execute(f"DELETE FROM {sql}")
+    database.commit()
+    database.close()
+    code, words = ask(cut, "least.toml")
+    assert (code, words[:9]) == (44, "gate: no.")
+
+
 def options_of(*command: str) -> set[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", "govrun", *command, "--help"]
