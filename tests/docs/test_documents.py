@@ -426,13 +426,10 @@ def test_the_gate_says_yes_no_and_why(ledger: tuple[Path, dict[str, Any]], tmp_p
     cut = older / "ledger.sqlite"
     cut.write_bytes((home / "ledger.sqlite").read_bytes())
     database = sqlite3.connect(cut)
-    for sql in (
-        "entry WHERE idx >= 3",
-        "entry_index WHERE idx >= 3",
-        "node WHERE position >= 4",
-        "checkpoint WHERE size > 3",
-    ):
-        database.execute(f"DELETE FROM {sql}")
+    database.executescript(
+        "DELETE FROM entry WHERE idx >= 3; DELETE FROM entry_index WHERE idx >= 3;"
+        "DELETE FROM node WHERE position >= 4; DELETE FROM checkpoint WHERE size > 3;"
+    )
     database.commit()
     database.close()
     code, words = ask(cut, "least.toml")
