@@ -329,6 +329,21 @@ def test_the_complete_policy_uses_every_key() -> None:
     assert set(policy_keys(schema)) <= set(used_keys(document, schema))
 
 
+@pytest.mark.parametrize(("name", "body"), POLICIES)
+def test_the_policies_name_parameters_that_the_backends_have(name: str, body: str) -> None:
+    from govrun.backends import bitnet, llamacpp, process
+
+    known = {
+        backend.name: {spec.name for spec in backend.parameters({}) if spec.settable}
+        for backend in (bitnet.BACKEND, llamacpp.BACKEND, process.BACKEND)
+    }
+    document = policy.parse_policy(body.encode(), name).document
+    for backend, rules in document["backends"].items():
+        assert set(rules.get("parameters", {})) <= known.get(backend, set()), backend
+    for task in document.get("tasks", {}).values():
+        assert set(task.get("parameters", {})) <= known[task["backend"]], task
+
+
 # Adding a backend, by the book.
 
 
