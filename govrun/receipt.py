@@ -98,7 +98,7 @@ def parse_statement(payload: bytes) -> Statement:
     kind = str(value.get("predicateType")).removeprefix("urn:govrun:").removesuffix(":v1")
     if kind not in KINDS or value["predicateType"] != f"urn:govrun:{kind}:v1":
         raise _inconsistent(
-            "receipt.kind", "unknown predicate type", str(value.get("predicateType"))[:80], "a known kind"
+            "receipt.kind", "unknown predicate type", repr(value.get("predicateType"))[:80], "a known kind"
         )
     schemas.check(value, "receipt.v1", kind, ExitCode.LEDGER_INCONSISTENT, f"{kind} receipt")
     predicate: JsonObject = value["predicate"]

@@ -73,7 +73,9 @@ def test_an_interrupt_is_not_swallowed() -> None:
         demand([breaks("a", KeyboardInterrupt())])
 
 
-@pytest.mark.parametrize("answer", [None, 1, 0, "", "True", [], object()], ids=lambda answer: type(answer).__name__ + repr(answer)[:4])
+@pytest.mark.parametrize(
+    "answer", [None, 1, 0, "", "True", [], object()], ids=lambda answer: type(answer).__name__ + repr(answer)[:4]
+)
 def test_a_check_that_answers_anything_but_true_or_false_is_refused(refuses: Refuses, answer: object) -> None:
     error = refuses(REFUSED, "x.y", demand, [check("x.y", answer)])
     assert error.found == f"the check answered {type(answer).__name__}"
