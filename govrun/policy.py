@@ -127,7 +127,7 @@ def parse_toml(data: bytes, name: str, code: ExitCode, rule: str) -> JsonObject:
     if _DEEP_KEY.search(data):
         raise _too_deep(code, rule, name)
     try:
-        return tomllib.loads(data.decode("utf-8"))
+        return tomllib.loads(data.decode("utf-8"), parse_float=_Float)
     except UnicodeDecodeError as error:
         raise GovrunError(
             code, f"{rule}.utf8", f"{name} is not UTF-8", found=f"byte {error.start}", expected="UTF-8"
@@ -136,6 +136,16 @@ def parse_toml(data: bytes, name: str, code: ExitCode, rule: str) -> JsonObject:
         raise GovrunError(code, f"{rule}.toml", f"{name} is not TOML", found=str(error), expected="TOML 1.0") from error
     except RecursionError as error:
         raise _too_deep(code, rule, name) from error
+
+
+class _Float:
+    """A float of TOML, kept as its text; it fits no schema, whereas JSON Schema would take `1e3` for an integer."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 def _too_deep(code: ExitCode, rule: str, name: str) -> GovrunError:
