@@ -270,13 +270,13 @@ def test_the_rules_of_a_policy_are_those_of_the_code() -> None:
 
 
 def test_the_error_codes_of_the_core_are_those_of_the_code() -> None:
-    from govrun import conclude
+    from govrun import conclude, predicates
 
     text = SPEC.read_text()
     told = text[text.index("**Error codes** of the core") :].split("\n\n", 1)[0]
     listed = set(re.findall(r"`([a-z]+\.[A-Za-z]+)`", told)) - {"error.code"}
-    source = Path(conclude.__file__).read_text()
-    used = set(re.findall(r'"((?:command|limit|run|dependency|output|backend)\.[A-Za-z]+)"', source))
+    source = Path(conclude.__file__).read_text() + Path(predicates.__file__).read_text()
+    used = set(re.findall(r'"((?:command|limit|run|dependency|output|backend|rule)\.[A-Za-z]+)"', source))
     assert listed == used
 
 
