@@ -43,7 +43,7 @@ def _repr(self: Any) -> str:
     return f"{type(self).__qualname__}({shown})"
 
 
-def evolve(value: T, **changes: Any) -> T:
+def evolve(value: T, /, **changes: Any) -> T:
     """A copy of a frozen value with some fields changed; TypeError for a field that it does not have."""
     copy: T = attrs.evolve(value, **changes)  # type: ignore[misc]
     return copy

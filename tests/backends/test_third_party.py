@@ -99,3 +99,21 @@ def test_a_third_party_backend_passes_the_conformance_suite_where_it_is_installe
 def test_the_suite_runs_on_the_installed_govrun_and_not_on_the_checkout(python: Path) -> None:
     place = Path(run(python, "-c", "import govrun; print(govrun.__file__)").strip())
     assert python.parents[1] in place.parents
+
+
+def test_an_installed_backend_runs_governed_by_an_installed_govrun(python: Path, tmp_path: Path) -> None:
+    def govrun(*words: str) -> str:
+        place = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": f"{tmp_path}/c", "XDG_STATE_HOME": f"{tmp_path}/s"}
+        argv = [str(python), "-m", "govrun", *words]
+        done = subprocess.run(
+            argv, env={**place, "PATH": "/usr/bin:/bin"}, cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    govrun("init", "--allow", "parrot")
+    assert "hello" in govrun("run", "--backend", "parrot", "--prompt", "hello")
+    intent = json.loads(govrun("ledger", "show", "1"))["predicate"]
+    assert {"name": "parrot", "distribution": "govrun-parrot", "version": "1.2.3", "interface": 1} == intent["backend"]
+    report = json.loads(govrun("verify", "--json"))
+    assert ("intact", "keyed") == (report["integrity"]["status"], report["assurance"]["level"])
