@@ -7,7 +7,6 @@ accidents: whoever can write here too can remove it, and only checkpoints kept e
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import os
@@ -20,10 +19,12 @@ from govrun.ledger import lock
 from govrun.ledger.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
 from govrun.ledger.merkle import HashReader, consistency_proof, verify_consistency
 from govrun.signing.keys import Verifier
-from govrun.signing.note import MAX_NOTE_BYTES, parse_note
+from govrun.signing.note import parse_note
 from govrun.world import World
 
 WAIT_MS: Final = 2_000
+# Twice what a checkpoint under the longest origin takes, and one block of most file systems.
+SLOT_BYTES: Final = 4096
 
 
 def heads_directory(environ: Mapping[str, str]) -> Path:
@@ -48,31 +49,45 @@ def heads_directory(environ: Mapping[str, str]) -> Path:
 
 
 class Guard:
-    """What is remembered of one log, the one that verifier's key signs; its name is the origin."""
+    """What is remembered of one log, the one that verifier's key signs; its name is the origin.
+
+    One file of two slots, each a note padded with zeros. A new head goes into the slot that does not hold the greatest,
+    so what a power failure tears is never the only one. Nothing is synced: a head lost with the power makes the guard
+    lag, which it may, and the entries themselves were durable before. (Replacing a file instead costs a hundred times
+    as much, since the file system then writes it out at once.)
+    """
 
     def __init__(self, directory: Path, verifier: Verifier, world: World) -> None:
         self.path = directory / hashlib.sha256(verifier.name.encode()).hexdigest()
         self._verifier = verifier
         self._world = world
-        self._known: tuple[bytes, Checkpoint] | None = None
+        self._known: dict[bytes, Checkpoint] = {}
 
     def seen(self) -> Checkpoint | None:
         """The greatest head seen, None if none was.
 
-        GovrunError (ledger-rolled-back) for a head that this log's key did not sign.
+        GovrunError (ledger-rolled-back) if only heads are remembered that this log's key did not sign.
         """
-        note = self._read()
-        return None if note is None else self._parse(note)
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                data = os.pread(descriptor, 2 * SLOT_BYTES, 0)
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unusable("the remembered head cannot be read", error) from error
+        return self._greatest(data)[1]
 
     def check(self, head: Checkpoint, reader: HashReader) -> None:
         """Return if the ledger under head extends what was seen; else GovrunError (ledger-rolled-back).
 
         reader gives the ledger's stored hashes; a consistency proof is made of them and verified.
         """
-        note = self._read()
-        if note is None:
+        seen = self.seen()
+        if seen is None:
             return
-        seen = self._parse(note)
         if head.size < seen.size:
             raise self._rolled_back(f"tree size {head.size}", f"at least {seen.size}")
         try:
@@ -90,75 +105,69 @@ class Guard:
         guard then lags, and the ledger is as good as before.
         """
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = lock.open_lock_file(self.path.with_suffix(".lock"))
+            descriptor = self._open()
             try:
+                if not lock.lock_within(descriptor, self._world, WAIT_MS):
+                    raise GovrunError(
+                        ExitCode.LEDGER_UNAVAILABLE,
+                        "guard.locked",
+                        "another process keeps the remembered head locked",
+                        found=f"locked for {WAIT_MS} ms",
+                        expected="a lock that is released within the deadline",
+                    )
                 self._merge_locked(descriptor, note)
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise self._unusable("the ledger's head cannot be remembered", error) from error
 
-    def _merge_locked(self, descriptor: int, note: bytes) -> None:
-        if not lock.lock_within(descriptor, self._world, WAIT_MS):
-            raise GovrunError(
-                ExitCode.LEDGER_UNAVAILABLE,
-                "guard.locked",
-                "another process keeps the remembered head locked",
-                found=f"locked for {WAIT_MS} ms",
-                expected="a lock that is released within the deadline",
-            )
-        present = self._read()
-        new_head = parse_checkpoint(parse_note(note).text)
-        if present is not None and self._parse(present).size >= new_head.size:
-            return
-        # Not synced on purpose: a head lost with the power makes the guard lag, which it may, and the entries
-        # themselves were durable before. Only the replacement must be atomic.
-        fresh = self.path.with_suffix(".new")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(fresh)
-        new = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    def _open(self) -> int:
         try:
-            if os.write(new, note) != len(note):
-                raise OSError(errno.ENOSPC, "short write")
-        finally:
-            os.close(new)
-        os.replace(fresh, self.path)
-        self._known = note, new_head
-
-    def _read(self) -> bytes | None:
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            return lock.open_lock_file(self.path)
         except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise self._unusable("the remembered head cannot be read", error) from error
-        try:
-            data = os.read(descriptor, MAX_NOTE_BYTES + 1)
-        except OSError as error:
-            raise self._unusable("the remembered head cannot be read", error) from error
-        finally:
-            os.close(descriptor)
-        # Some file systems leave an empty or zeroed file when the power fails: that says nothing about the log.
-        return data if data.strip(b"\0") else None
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return lock.open_lock_file(self.path)
 
-    def _parse(self, note: bytes) -> Checkpoint:
-        # Equal bytes under the same key verify the same way; one verification costs more than the rest of a check.
-        if self._known is not None and self._known[0] == note:
-            return self._known[1]
-        try:
-            head = verify_checkpoint(note, self._verifier.name, [self._verifier]).checkpoint
-        except GovrunError as error:
+    def _merge_locked(self, descriptor: int, note: bytes) -> None:
+        slot, seen = self._greatest(os.pread(descriptor, 2 * SLOT_BYTES, 0))
+        head = parse_checkpoint(parse_note(note).text)
+        if seen is not None and seen.size >= head.size:
+            return
+        padded = note.ljust(SLOT_BYTES, b"\0")
+        if os.pwrite(descriptor, padded, (1 - slot) * SLOT_BYTES) != SLOT_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._known[note] = head
+
+    def _greatest(self, data: bytes) -> tuple[int, Checkpoint | None]:
+        """The slot and the head that it holds; the second slot and None if nothing was ever written."""
+        notes = [data[:SLOT_BYTES].rstrip(b"\0"), data[SLOT_BYTES:].rstrip(b"\0")]
+        heads = [self._verified(note) for note in notes]
+        self._known = {note: head for note, head in zip(notes, heads, strict=True) if head is not None}
+        if not any(notes):
+            # Some file systems also leave zeros when the power fails: that says nothing about the log.
+            return 1, None
+        if not self._known:
             raise GovrunError(
                 ExitCode.LEDGER_ROLLED_BACK,
                 "guard.foreign",
                 "the head remembered for this origin was not signed by this ledger's log key",
-                found=error.what,
+                found="other notes, or none",
                 expected=f"a checkpoint by {self._verifier.name}+{self._verifier.key_id.hex()}",
                 fix=f"use the ledger that belongs to the origin; if it is gone for good, remove {self.path}",
-            ) from error
-        self._known = note, head
-        return head
+            )
+        sizes = [-1 if head is None else head.size for head in heads]
+        slot = sizes.index(max(sizes))
+        return slot, heads[slot]
+
+    def _verified(self, note: bytes) -> Checkpoint | None:
+        """The head in a slot, None if the slot is empty, torn, or written by somebody else."""
+        # Equal bytes under the same key verify the same way; one verification costs more than the rest of a check.
+        if note in self._known or not note:
+            return self._known.get(note)
+        try:
+            return verify_checkpoint(note, self._verifier.name, [self._verifier]).checkpoint
+        except GovrunError:
+            return None
 
     def _rolled_back(self, found: str, expected: str) -> GovrunError:
         return GovrunError(

@@ -262,9 +262,12 @@ def child_main() -> None:
                 appended = writer.append([denied(n + 1)])[0]
                 _say(f"{appended.index} {appended.leaf_hash}")
     elif what == "hold":
-        with home.store() as store, store.hold():
-            _say("ready")
-            sys.stdin.readline()
+        with home.writer() as writer:
+            for n in range(int(rest[0]) if rest else 0):
+                writer.append([denied(n + 1)])
+            with writer.store.hold():
+                _say("ready")
+                sys.stdin.readline()
     elif what == "open":
         with home.writer() as writer:
             for n in range(int(rest[0])):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import stat
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from govrun.errors import ExitCode, GovrunError
 from govrun.ledger.append import Writer, create_ledger
 from govrun.ledger.checkpoint import Checkpoint, sign_checkpoint
-from govrun.ledger.guard import Guard, heads_directory
+from govrun.ledger.guard import SLOT_BYTES, Guard, heads_directory
 from govrun.ledger.sqlite import open_store
 from govrun.signing.keys import signer_from_seed
 from tests.ledger.ledger_world import LOG, ORIGIN, RECEIPT, Home, denied, genesis, tree_size, world
@@ -46,7 +47,7 @@ def test_the_head_is_remembered_outside_the_ledger(home: Home) -> None:
     seen = home.guard().seen()
     assert seen is not None
     assert (ORIGIN, 4) == (seen.origin, seen.size)
-    (file,) = [path for path in home.heads.iterdir() if not path.suffix]
+    (file,) = home.heads.iterdir()
     assert 0o600 == stat.S_IMODE(file.stat().st_mode)
     assert 0o700 == stat.S_IMODE(home.heads.stat().st_mode)
 
@@ -101,14 +102,14 @@ def test_a_guard_that_lags_does_not_refuse(home: Home) -> None:
 
 def test_a_guard_that_is_gone_or_empty_says_nothing(home: Home) -> None:
     append(home)
-    for data in (b"", bytes(300)):
+    for data in (b"", bytes(300), bytes(3 * SLOT_BYTES)):
         home.guard().path.write_bytes(data)
         assert home.guard().seen() is None
         append(home)
         assert home.guard().seen() is not None
     shutil.rmtree(home.heads)
     append(home)
-    assert 5 == home.size()
+    assert 6 == home.size()
 
 
 def test_a_lesser_head_does_not_replace_a_greater(home: Home) -> None:
@@ -146,20 +147,64 @@ def test_a_remembered_head_of_another_key_is_refused(home: Home) -> None:
     assert str(home.guard().path) in error.fix
 
 
-def test_a_head_that_cannot_be_remembered_is_a_warning_and_the_entry_stands(home: Home) -> None:
-    shutil.rmtree(home.heads)
-    home.heads.parent.mkdir(exist_ok=True)
+def test_a_head_that_finds_no_room_is_a_warning_and_the_one_before_stays(home: Home) -> None:
     with home.writer() as writer:
-        writer.append([denied()])
-        (home.heads / (home.guard().path.name + ".new")).mkdir()
+        first, second = (writer.append([denied()])[0].checkpoint for _ in range(2))
+        home.guard().path.unlink()
+        writer.remember(first)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        for limit in (SLOT_BYTES, SLOT_BYTES + 100):  # no room, and not enough
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+            try:
+                writer.remember(second)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            assert writer.warning is not None
+            assert "guard.unusable" == writer.warning.rule
+            seen = home.guard().seen()
+            assert seen is not None
+            assert 2 == seen.size
+        writer.remember(second)
+        assert writer.warning is None
+    seen = home.guard().seen()
+    assert seen is not None
+    assert 3 == seen.size
+
+
+def test_a_head_that_cannot_be_remembered_at_all_is_a_warning(home: Home) -> None:
+    with home.writer() as writer:
+        shutil.rmtree(home.heads)
+        home.heads.symlink_to("/nowhere")
         (appended,) = writer.append([denied()])
-        assert 3 == tree_size(appended.checkpoint)
+        assert 2 == tree_size(appended.checkpoint)
         assert writer.warning is not None
         assert "guard.unusable" == writer.warning.rule
-        (home.heads / (home.guard().path.name + ".new")).rmdir()
+        home.heads.unlink()
         writer.append([denied()])
         assert writer.warning is None
-    assert 4 == home.size()
+    assert 3 == home.size()
+
+
+def test_a_torn_slot_leaves_the_head_before_it(home: Home) -> None:
+    append(home, 6)
+    whole = home.guard().path.read_bytes()
+    greatest = 0
+    for slot in (0, 1):
+        for torn in (b"\0" * 100, b"x" * 100, b"\0" * SLOT_BYTES):
+            data = bytearray(whole)
+            data[slot * SLOT_BYTES : slot * SLOT_BYTES + len(torn)] = torn
+            home.guard().path.write_bytes(data)
+            seen = home.guard().seen()
+            assert seen is not None
+            assert seen.size in (6, 7)
+            greatest = max(greatest, seen.size)
+    assert 7 == greatest
+    home.guard().path.write_bytes(whole[:SLOT_BYTES])
+    append(home)
+    seen = home.guard().seen()
+    assert seen is not None
+    assert 8 == seen.size
+    assert 2 * SLOT_BYTES == home.guard().path.stat().st_size
 
 
 @pytest.mark.parametrize("kind", ["link", "directory", "place"])
@@ -182,7 +227,7 @@ def test_a_remembered_head_that_cannot_be_read_refuses(home: Home, kind: str) ->
 def test_a_guard_that_stays_locked_is_a_warning(home: Home) -> None:
     import fcntl
 
-    with home.writer() as writer, open(home.guard().path.with_suffix(".lock"), "w") as lock:
+    with home.writer() as writer, open(home.guard().path) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         writer.append([denied()])
         assert writer.warning is not None

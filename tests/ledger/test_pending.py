@@ -10,7 +10,7 @@ import pytest
 
 from govrun import canonical
 from govrun.errors import ExitCode, GovrunError
-from govrun.ledger import lease, pending
+from govrun.ledger import lease, pending, recovery
 from govrun.ledger.append import Appended
 from govrun.ledger.pending import Pending, format_pending, list_pending, parse_pending, read_pending
 from govrun.ledger.recovery import Recovered, recover
@@ -246,6 +246,24 @@ def test_two_processes_that_recover_at_once_append_each_thing_once(home: Home) -
     with home.writer() as writer:
         assert () == writer.store.open_intents()
     assert 1 + 12 + 12 == len(kinds(home))
+
+
+def test_what_another_process_is_settling_is_left_to_it(home: Home) -> None:
+    keep(home, outcome_of(ID, announce(home)))
+    with lease.acquire(home.directory / lease.LEASES_DIRECTORY, ID):
+        assert Recovered() == recovered(home)
+    assert 1 == len(recovered(home).outcomes)
+
+
+def test_what_was_settled_since_it_was_listed_is_not_settled_again(home: Home) -> None:
+    announced = announce(home)
+    directory = home.directory / "pending"
+    with home.writer() as writer:
+        late = recovery._orphaned(writer, announced.index, ID)
+        writer.append([outcome_of(ID, announced)])
+        assert () == writer.append([late])
+        recovery._settle(writer, directory, ID, [], [])
+    assert ["genesis", "intent", "outcome"] == kinds(home)
 
 
 def test_gaps_of_other_reasons_close_nothing(home: Home) -> None:

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from govrun.ledger.checkpoint import verify_checkpoint
 from govrun.ledger.merkle import Frontier, leaf_hash, stored_hash_index
 from govrun.ledger.publish import publish
 from govrun.ledger.read import MAX_BATCH_BYTES, open_ledger
-from govrun.ledger.read_sqlite import SqliteReader
+from govrun.ledger.read_sqlite import SqliteReader, _Changed, _private_copy
 from tests.ledger.ledger_world import LOG, ORIGIN, Child, Home, denied, payloads, tree_size, verified_size
 from tests.ledger.test_faults import mount
 
@@ -115,6 +116,43 @@ def test_a_shared_memory_file_that_is_no_use(home: Home, data: bytes) -> None:
     Child(home, "open", "3").ready().kill()
     home.path.with_name("ledger.sqlite-shm").write_bytes(data)
     reads_and_changes_nothing(home, ENTRIES + 3)
+
+
+def test_a_shared_memory_file_that_cannot_be_opened(home: Home) -> None:
+    Child(home, "open", "3").ready().kill()
+    shm = home.path.with_name("ledger.sqlite-shm")
+    shm.unlink()
+    shm.symlink_to(home.path)
+    reads_and_changes_nothing(home, ENTRIES + 3)
+    shm.unlink()
+    shm.mkdir()
+    reads_and_changes_nothing(home, ENTRIES + 3)
+
+
+def test_a_ledger_whose_lock_file_is_gone(home: Home) -> None:
+    Child(home, "open", "3").ready().kill()
+    (home.directory / "ledger.lock").unlink()
+    reads_and_changes_nothing(home, ENTRIES + 3)
+
+
+def test_a_writer_that_closes_while_the_ledger_is_being_opened(home: Home) -> None:
+    child = Child(home, "hold", "2").ready()
+    assert 0 < home.path.with_name("ledger.sqlite-wal").stat().st_size
+    threading.Timer(0.05, child.go_on).start()
+    assert ENTRIES + 2 == home.size()
+    child.finish()
+    assert {"ledger.sqlite", "ledger.lock"} == set(look(home.directory))
+
+
+def test_a_copy_is_of_one_moment_or_not_made(home: Home) -> None:
+    wal = home.path.with_name("ledger.sqlite-wal")
+    for prepare in (lambda: None, lambda: wal.write_bytes(b"")):
+        prepare()
+        with pytest.raises(_Changed):
+            _private_copy(home.path)
+    wal.unlink()
+    wal.mkdir()
+    refused(ExitCode.COULD_NOT_CHECK, "ledger.unreadable", lambda: open_ledger(home.path))
 
 
 def test_an_empty_write_ahead_log_says_nothing(home: Home) -> None:

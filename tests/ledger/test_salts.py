@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from pathlib import Path
 
@@ -95,6 +96,22 @@ def test_a_file_of_salts_that_cannot_be_used_is_said(tmp_path: Path) -> None:
             action(Salts(tmp_path / name))
         assert "salts.unusable" == caught.value.rule
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_salt_that_finds_no_room_is_said(tmp_path: Path) -> None:
+    salts = Salts(tmp_path / "salts")
+    salts.write(0, SALT)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, hard))
+    try:
+        for index in (1, 2):  # cut short, and not written at all
+            with pytest.raises(GovrunError) as caught:
+                salts.write(index, SALT)
+            assert "salts.unusable" == caught.value.rule
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert SALT == salts.read(0)
+    assert salts.read(1) is None
 
 
 def test_an_append_whose_salt_cannot_be_kept_is_not_made(tmp_path: Path) -> None:

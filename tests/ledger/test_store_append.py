@@ -15,8 +15,10 @@ import pytest
 from govrun.errors import ExitCode, GovrunError
 from govrun.ledger.append import Writer, create_ledger
 from govrun.ledger.checkpoint import verify_checkpoint
+from govrun.ledger.entry import entry_of
+from govrun.ledger.lock import try_lock
 from govrun.ledger.read import open_ledger
-from govrun.ledger.sqlite import FOLD_EVERY, connect_sqlite, create_store, open_store
+from govrun.ledger.sqlite import FOLD_EVERY, connect_sqlite, create_store, move_store, open_store
 from govrun.receipt import Draft, Position
 from govrun.signing.dsse import verify_envelope
 from govrun.signing.keys import Signer, Verifier, signer_from_seed
@@ -27,6 +29,7 @@ from tests.ledger.ledger_world import (
     RECEIPT,
     ROOT,
     SHA,
+    Child,
     Home,
     denied,
     gap,
@@ -442,6 +445,52 @@ def test_a_store_that_would_not_sync_is_caught_at_open(
     error = refused(ExitCode.LEDGER_UNAVAILABLE, "ledger.durable", lambda: home.store(connect=connect))
     assert found == error.found
     assert 1 == home.size()
+
+
+class Flipping(sqlite3.Connection):
+    """A store that writes other bytes than it was given, into the table that `table` names."""
+
+    table = ""
+
+    def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
+        if sql.startswith(f"INSERT INTO {self.table} "):
+            index, data = parameters
+            parameters = (index, data[:-1] + bytes([data[-1] ^ 1]))
+        return super().execute(sql, parameters)
+
+
+@pytest.mark.parametrize("table", ["entry", "node"])
+def test_bytes_that_read_differently_than_they_were_written_are_never_signed_over(home: Home, table: str) -> None:
+    mutant = type("Mutant", (Flipping,), {"table": table})
+
+    def connect(path: Path, wait_s: float) -> sqlite3.Connection:
+        return sqlite3.connect(path, timeout=wait_s, isolation_level=None, factory=mutant)
+
+    with home.writer(connect=connect) as writer:
+        refused(ExitCode.APPEND_FAILED, "append.readBack", lambda: writer.append([denied()]))
+        assert 1 == writer.store.size()
+    assert 1 == home.size()
+
+
+@pytest.mark.parametrize("size", [0, 65_536])
+def test_an_entry_has_a_size_that_a_tile_takes(size: int) -> None:
+    refused(ExitCode.RECEIPT_INVALID, "entry.size", lambda: entry_of(0, bytes(size)))
+
+
+def test_a_finished_ledger_takes_its_name_only_if_that_is_free(home: Home) -> None:
+    making = home.path.with_name("making")
+    refused(ExitCode.LEDGER_UNAVAILABLE, "ledger.exists", lambda: move_store(making, home.path, world()))
+    away = home.path.with_name("away")
+    refused(ExitCode.LEDGER_UNAVAILABLE, "ledger.missing", lambda: move_store(making, away, world()))
+    holder = Child(home, "hold").ready()
+    refused(ExitCode.LEDGER_UNAVAILABLE, "ledger.locked", lambda: move_store(making, away, world(), 50))
+    holder.finish()
+    assert not away.exists()
+
+
+def test_a_lock_that_fails_otherwise_is_not_taken_for_a_held_one() -> None:
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        try_lock(1_000_000)
 
 
 def test_a_connection_that_cannot_be_made_is_refused(home: Home) -> None:
