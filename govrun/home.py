@@ -6,6 +6,7 @@ if it belongs to the user, nobody else may write it, and the user's own trust fi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -218,7 +219,7 @@ def load_trust(path: Path) -> Trust:
 def keep_policy(home: Path, data: bytes) -> None:
     """Keep a policy's bytes beside the ledger under their digest, so that an auditor can judge by them later."""
     kept = home / "policies" / f"{sha256_hex(data)}.toml"
-    if kept.exists():
+    if os.path.lexists(kept):
         return
     temporary = kept.with_suffix(f".{os.getpid()}")
     try:
@@ -227,6 +228,8 @@ def keep_policy(home: Path, data: bytes) -> None:
             file.write(data)
         temporary.rename(kept)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise _refused(
             "policy.keep", "the policy's bytes cannot be kept beside the ledger", error.strerror or "?", "room"
         ) from error
