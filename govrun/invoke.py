@@ -143,8 +143,9 @@ def announce(ground: Ground, allowed: Permit) -> Announced:
             keep_policy(ground.site.settings.home, ground.site.policy_bytes)
         held = lease.acquire(ground.writer.store.directory / lease.LEASES_DIRECTORY, allowed.invocation_id)
         try:
-            policy = adopt(ground.writer, allowed.intent["policy"]["sha256"], ground.site.world.now())
-            appended = ground.writer.append([policy, Draft("intent", allowed.intent)], salts=[None, allowed.salt])[-1]
+            intent = allowed.intent
+            policy = adopt(ground.writer, intent["policy"]["sha256"], intent["startedOn"])
+            appended = ground.writer.append([policy, Draft("intent", intent)], salts=[None, allowed.salt])[-1]
         except BaseException:
             held.release()
             raise

@@ -1,0 +1,3 @@
+"""A backend whose import fails."""
+
+raise RuntimeError("no backend here")
