@@ -61,7 +61,15 @@ def test_a_lease_ends_with_its_process(tmp_path: Path) -> None:
 
 def test_children_do_not_inherit_a_lease(tmp_path: Path) -> None:
     lease = acquire(tmp_path, ID)
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", "print(); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        close_fds=False,
+        bufsize=0,
+    ) as child:
+        assert child.stdout is not None
+        assert b"\n" == child.stdout.read(1)
         # As if its holder had died: only the child is left.
         os.close(lease._descriptor)
         assert not is_held(tmp_path, ID)
