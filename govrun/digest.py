@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import io
 import os
 import stat
 from collections.abc import Callable
@@ -50,11 +51,7 @@ def digest_file(path: Path, progress: Callable[[int], None] | None = None) -> Fi
 
     progress is called with the number of bytes of each chunk. Raises GovrunError (preflight-refused).
     """
-    try:
-        opened = open(path, "rb", buffering=0, opener=without_waiting)
-    except (OSError, ValueError) as error:
-        raise unreadable(path, error) from error
-    with opened as file:
+    with _open(path) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise _refused("file.regular", f"{path.name} is not a regular file", "another kind", "a regular file")
@@ -73,6 +70,13 @@ def digest_file(path: Path, progress: Callable[[int], None] | None = None) -> Fi
                 "file.stable", f"{path.name} changed while it was read", "other bytes or times", "a file at rest"
             )
     return FileDigest(size, state.hexdigest())
+
+
+def _open(path: Path) -> io.FileIO:
+    try:
+        return open(path, "rb", buffering=0, opener=without_waiting)
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
 
 
 def without_waiting(path: str, flags: int) -> int:

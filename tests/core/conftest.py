@@ -37,7 +37,7 @@ Build = Callable[..., Any]
 @pytest.fixture
 def world() -> World:
     """A world whose clock stands still and whose random bytes are the same every time."""
-    source = random.Random(1)
+    source = random.Random(1)  # noqa: S311 - the same every time is what is wanted here
     return World(now_ms=lambda: NOW_MS, monotonic_ns=lambda: 0, random_bytes=source.randbytes, environ={})
 
 
@@ -54,6 +54,21 @@ def refuses() -> Callable[..., GovrunError]:
         return caught.value
 
     return refuses
+
+
+@pytest.fixture(scope="session")
+def attempt() -> Callable[..., Any]:
+    """Call something, and return its result, or its refusal, which must be under the code."""
+
+    def attempt(code: ExitCode, call: Build, *args: Any) -> Any:
+        try:
+            return call(*args)
+        except GovrunError as error:
+            refused = error
+        assert refused.code == code, str(refused)
+        return refused
+
+    return attempt
 
 
 def plan(**changes: Any) -> CommandPlan:

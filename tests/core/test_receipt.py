@@ -73,16 +73,14 @@ def test_one_draft_at_two_places_differs_only_there(drafts: dict[str, Draft]) ->
 
 
 @pytest.mark.parametrize("name", ["gap", "outcome with outputs", "keyRevoked"])
-def test_a_flipped_bit_never_passes_as_the_same_statement(drafts: dict[str, Draft], name: str) -> None:
+def test_a_flipped_byte_never_passes_as_the_same_statement(attempt: Build, drafts: dict[str, Draft], name: str) -> None:
     payload = format_statement(drafts[name], PLACE)
     whole = parse_statement(payload)
     for at in range(len(payload)):
-        for bit in (0, 1, 5):
+        for bit in (0, 1, 5) if name == "gap" else (at % 7,):
             flipped = payload[:at] + bytes([payload[at] ^ 1 << bit]) + payload[at + 1 :]
-            try:
-                other = parse_statement(flipped)
-            except GovrunError as error:
-                assert error.code == WRONG
+            other = attempt(WRONG, parse_statement, flipped)
+            if isinstance(other, GovrunError):
                 continue
             assert (other.kind, other.predicate, other.position) != (whole.kind, whole.predicate, whole.position)
             # Everything but the place is bound by the subject; outputs bind themselves, by name and digest.

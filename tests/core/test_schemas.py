@@ -209,7 +209,16 @@ def nested(depth: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "value", [datetime.date(2026, 1, 1), {"format": datetime.time()}, b"x", nested(5000), float("nan"), {1: 2}]
+    "value",
+    [
+        {"format": 1, "ledger": nested(5000)},
+        datetime.date(2026, 1, 1),
+        {"format": datetime.time()},
+        b"x",
+        nested(5000),
+        float("nan"),
+        {1: 2},
+    ],
 )
 def test_what_json_cannot_hold_fits_no_schema(refuses: Refuses, value: Any) -> None:
     assert not schemas.fits(value, "config.v1")
