@@ -39,7 +39,7 @@ CHECKS: Final[tuple[tuple[str, str], ...]] = (
     ("tree", "tree hashes recomputed from the entries"),
     ("checkpoints", "stored checkpoints signed, each over the entries before it"),
     ("index", "rows of the search index recomputed from the entries"),
-    ("genesis", "ledger begins with its genesis, which names the trusted keys"),
+    ("genesis", "ledger begins with its one genesis, which names the trusted keys"),
     ("keyChanges", "key changes signed by the root key"),
     ("outcomes", "outcomes and gaps that belong to one announced intent"),
     ("requests", "request ids and invocation ids used once"),
@@ -94,7 +94,7 @@ class Counts:
     """What the ledger holds. kinds, statuses: (name, how many), sorted; refusals: what the `denied` entries count.
 
     running, orphaned, open: intents without an outcome, by what is known about their process; orphaned includes those
-    that a gap names. overdue: those of open and running whose deadline is past.
+    that a gap names. overdue: those without a gap whose deadline is past.
     """
 
     kinds: tuple[tuple[str, int], ...] = ()
@@ -183,7 +183,8 @@ class Tally:
 
     def judge(self, check: str, count: int = 1) -> None:
         """Count things that a check looked at."""
-        self._judged[check] = self._judged.get(check, 0) + count
+        if count:
+            self._judged[check] = self._judged.get(check, 0) + count
 
     def add(self, finding: Finding) -> None:
         """Take a finding; findings of one check come in the order of their index."""
@@ -216,10 +217,6 @@ class Tally:
     def is_broken(self) -> bool:
         """Whether anything found so far breaks integrity."""
         return any(finding.code in BREAKING for kept in self._kept.values() for finding in kept)
-
-    def demands_code(self) -> bool:
-        """Whether anything found so far demands another exit code than success."""
-        return any(finding.code is not None for kept in self._kept.values() for finding in kept)
 
     def checks(self, is_shown: Callable[[str], bool]) -> tuple[Check, ...]:
         """Every check that was made or has something to say, and those that is_shown asks for, in order."""

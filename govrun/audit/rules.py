@@ -1,7 +1,7 @@
 """What must hold between entries: genesis, intents and their ends, claims, links, policies, the clock.
 
-Everything is judged in the order of the ledger, entry by entry. What is kept is two numbers for each entry, the open
-intents, and 16 bytes for each request id that was claimed.
+Everything is judged in the order of the ledger, entry by entry. What is kept is one byte for each entry, the intents
+without an outcome, and 16 bytes for each request id that was claimed.
 """
 
 from __future__ import annotations
@@ -77,10 +77,6 @@ class History:
             case _:
                 # Key changes concern signatures only.
                 pass
-
-    def open_intents(self) -> tuple[int, ...]:
-        """The indexes of intents without outcome and gap, in order."""
-        return tuple(self._open)
 
     @property
     def invocations(self) -> int:
@@ -226,7 +222,13 @@ class History:
             late = at is not None and announced.deadline_on < at
             if index in self._gaps:
                 orphaned += 1
-                self._unended(level, "intent.orphaned", index, "a gap says that its outcome is lost", None)
+                self._unended(
+                    level,
+                    "intent.orphaned",
+                    index,
+                    "a gap says that its outcome is lost; it may have run, effects unknown",
+                    None,
+                )
                 continue
             alive = None if is_running is None else is_running(announced.invocation_id)
             overdue += late
@@ -238,12 +240,18 @@ class History:
                     self._unended("note", "intent.running", index, "it runs now", announced)
             elif alive is False:
                 orphaned += 1
-                self._unended(level, "intent.orphaned", index, "its process is gone, without a word", announced)
+                self._unended(
+                    level,
+                    "intent.orphaned",
+                    index,
+                    "its process is gone without a word; it may have run, effects unknown",
+                    announced,
+                )
             else:
                 unknown += 1
                 rule = "intent.overdue" if late else "intent.open"
-                what = "past its deadline, without an outcome" if late else "no outcome so far"
-                self._unended(level, rule, index, what, announced)
+                what = "no outcome, past its deadline" if late else "no outcome so far"
+                self._unended(level, rule, index, f"{what}; it may have run, effects unknown", announced)
         return Counts(
             tuple(sorted(self._kinds.items())),
             tuple(sorted(self._statuses.items())),
@@ -255,14 +263,13 @@ class History:
         )
 
     def _unended(self, level: Level, rule: str, index: int, what: str, announced: OpenIntent | None) -> None:
-        may_have_run = "" if rule == "intent.running" else "; it may have run, effects unknown"
         self._tally.add(
             Finding(
                 "intents",
                 rule,
                 level,
                 index,
-                f"{what}{may_have_run}",
+                what,
                 None if announced is None else f"deadline {announced.deadline_on}",
                 None,
                 ExitCode.EVIDENCE_INCOMPLETE if level == "error" else None,

@@ -55,8 +55,9 @@ class Question:
     pinned: the signed note of a checkpoint that the verifier kept. require: what must be there for a yes; `complete`
     means that every announced invocation has its end or still runs. at: the instant to compare deadlines with, None to
     compare none. is_running: whether the lease of an invocation id is held, None when that cannot be known. workers:
-    processes to use. progress: called with entries done and entries in all. writers_hold_log_key: the caller knows that
-    all keys lie in one place.
+    processes to use, for ledgers of alone_below entries or more; batch: entries that one of them takes at a time.
+    progress: called with entries done and entries in all. writers_hold_log_key: the caller knows that all keys lie in
+    one place.
     """
 
     pinned: bytes | None = None
@@ -64,6 +65,8 @@ class Question:
     at: str | None = None
     is_running: Callable[[str], bool | None] | None = None
     workers: int = 1
+    alone_below: int = WORTH_WORKERS
+    batch: int = BATCH
     progress: Callable[[int, int], None] | None = None
     writers_hold_log_key: bool = False
 
@@ -95,7 +98,7 @@ def _examine(
     reader: Reader, trusted: TrustedKeys, question: Question, policy: Policy | None, known: tuple[Policy, ...]
 ) -> Report:
     audit = _Audit(reader, trusted, question, policy, known)
-    if audit.size == 0:
+    if audit.size <= 0:
         audit.refuse_empty()
         return audit.conclude(Counts())
     audit.check_head()
@@ -120,7 +123,7 @@ class _Audit:
         self.policy, self.known = policy, known
         self.origin, self.size = reader.origin, reader.size
         self.tally = Tally()
-        self.genesis = _peek_genesis(reader) if self.size else None
+        self.genesis = _peek_genesis(reader) if self.size > 0 else None
         self.keys: Keys = first_keys(self.origin, trusted, self.genesis)
         self.ring = KeyRing(self.keys)
         self.history = History(self.tally, self._leaf_hash_at)
@@ -197,7 +200,7 @@ class _Audit:
         """Every entry, once, in order."""
         tree = TreeWalk(self.reader.hashes, self.tally, self.pin)
         self.tally.judge("readable")
-        workers = self.question.workers if self.size >= WORTH_WORKERS else 1
+        workers = self.question.workers if self.size >= self.question.alone_below else 1
         try:
             for keys, judged in judge_all(self._job, self._batches(), workers):
                 self._take(tree, keys, judged)
@@ -210,15 +213,26 @@ class _Audit:
 
     def _batches(self) -> Iterator[Batch]:
         start = 0
-        for leaves in self.reader.leaves(0, self.size, BATCH):
+        for leaves in self.reader.leaves(0, self.size, self.question.batch):
             stop = start + len(leaves)
-            notes = tuple(self.reader.checkpoints(start, stop))
-            self.tally.judge("checkpoints", len(notes))
-            yield Batch(start, leaves, self._columns(start, stop), notes)
+            yield Batch(start, leaves, self._columns(start, stop), self._notes(start, stop))
             start = stop
 
+    def _notes(self, start: int, stop: int) -> tuple[tuple[int, bytes], ...]:
+        try:
+            notes = tuple(self.reader.checkpoints(start, stop))
+        except GovrunError as error:
+            self.tally.add(finding_of(error, "checkpoints", start))
+            return ()
+        self.tally.judge("checkpoints", len(notes))
+        return notes
+
     def _columns(self, start: int, stop: int) -> tuple[IndexColumns | None, ...] | None:
-        rows = self.reader.columns(start, stop)
+        try:
+            rows = self.reader.columns(start, stop)
+        except GovrunError as error:
+            self.tally.add(finding_of(error, "index", start))
+            return None
         if rows is None:
             return None
         self.tally.judge("index", stop - start)
@@ -382,6 +396,7 @@ class _Audit:
         if self.trusted.is_empty:
             self.tally.reword("checkpoint", "latest checkpoint signed by the log key that the ledger names itself")
             self.tally.reword("signatures", "receipts signed by the key that the ledger names itself")
+            self.tally.reword("genesis", "ledger begins with its one genesis")
         if self.policy is None:
             return
         if not self.history.invocations:

@@ -61,14 +61,15 @@ class SqliteReader:
         self._path = path
         self._copy: Path | None = None
         self.origin = self._read(check_form)
-        self._note, self.size = self._read(_head)
+        note, self.size = self._read(_head)
+        self._note = None if note is None else self._blob(note)
 
     def checkpoint(self) -> bytes | None:
         return self._note
 
     def checkpoints(self, start: int, stop: int) -> Sequence[tuple[int, bytes]]:
         rows = self._read(_rows, _SELECT_CHECKPOINTS, (start, min(stop, self.size)))
-        return tuple((int(size), bytes(note)) for size, note in rows)
+        return tuple((int(size), self._blob(note)) for size, note in rows)
 
     def leaves(self, start: int, stop: int, batch: int = BATCH) -> Iterator[tuple[bytes, ...]]:
         stop = min(stop, self.size)
@@ -81,7 +82,8 @@ class SqliteReader:
         # Nothing that was appended since may be mixed in.
         limit = stored_hash_index(0, self.size)
         known = [position for position in positions if position < limit]
-        return self._read(lambda connection: select_hashes(connection.execute, known))
+        found = self._read(lambda connection: select_hashes(connection.execute, known))
+        return [self._blob(one) for one in found]
 
     def columns(self, start: int, stop: int) -> Sequence[IndexColumns | None] | None:
         stop = min(stop, self.size)
@@ -92,6 +94,12 @@ class SqliteReader:
         if self._copy is not None:
             shutil.rmtree(self._copy.parent, ignore_errors=True)
             self._copy = None
+
+    def _blob(self, value: Any) -> bytes:
+        # Whoever can write the file can put any type anywhere, and bytes(n) of a number would take n bytes of memory.
+        if not isinstance(value, bytes):
+            raise _mistyped(self._path, type(value).__name__)
+        return value
 
     def _read(self, query: Callable[..., T], *values: Any) -> T:
         for attempt in range(_ATTEMPTS):
@@ -107,6 +115,9 @@ class SqliteReader:
                 raise _unreadable(error, False, self._path) from error
             except OSError as error:
                 raise _cannot_check(self._path, os.strerror(error.errno or 0)) from error
+            except (TypeError, ValueError) as error:
+                # Text that is no UTF-8, or a value of another type than its column's.
+                raise _mistyped(self._path, type(error).__name__) from error
         raise _cannot_check(self._path, "a file that keeps changing")
 
     def _read_once(self, query: Callable[..., T], *values: Any) -> T:
@@ -160,9 +171,9 @@ def _code(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def _head(connection: sqlite3.Connection) -> tuple[bytes | None, int]:
+def _head(connection: sqlite3.Connection) -> tuple[Any, int]:
     row = connection.execute("SELECT note, size FROM checkpoint ORDER BY size DESC LIMIT 1").fetchone()
-    return (None, 0) if row is None else (bytes(row[0]), int(row[1]))
+    return (None, 0) if row is None else (row[0], int(row[1]))
 
 
 def _leaves(connection: sqlite3.Connection, start: int, stop: int) -> tuple[bytes, ...]:
@@ -171,9 +182,9 @@ def _leaves(connection: sqlite3.Connection, start: int, stop: int) -> tuple[byte
     size = 0
     try:
         for index, leaf in connection.execute("SELECT idx, leaf FROM entry WHERE idx >= ? AND idx < ?", (start, stop)):
-            if index != start + len(leaves):
+            if index != start + len(leaves) or not isinstance(leaf, bytes):
                 break
-            leaves.append(bytes(leaf))
+            leaves.append(leaf)
             size += len(leaf)
             if size >= MAX_BATCH_BYTES:
                 break
@@ -183,7 +194,7 @@ def _leaves(connection: sqlite3.Connection, start: int, stop: int) -> tuple[byte
         if not leaves:
             raise
     if not leaves:
-        raise _damaged(start, "no such row")
+        raise _damaged(start, "no such row, or no bytes in it")
     return tuple(leaves)
 
 
@@ -273,6 +284,17 @@ def _unreadable(error: GovrunError, damaged: bool, path: Path) -> GovrunError:
         found=error.found,
         expected=error.expected,
         fix=error.fix,
+    )
+
+
+def _mistyped(path: Path, found: str) -> GovrunError:
+    return GovrunError(
+        ExitCode.LEDGER_INCONSISTENT,
+        "ledger.corrupt",
+        f"{path.name}: a stored value is not of its column's type",
+        found=found,
+        expected="bytes, numbers and UTF-8 text where the format has them",
+        fix="keep the file; restore from the published form or a backup as a new origin",
     )
 
 
