@@ -18,7 +18,8 @@ from govrun.errors import GovrunError
 # Hashing less than this is over before anybody wonders.
 SLOW_TO_HASH: Final = 256 << 20
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# A pattern, and not compiled: most commands show nothing that could need it.
+_CONTROL: Final = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 
 
 def show_error(error: GovrunError) -> None:
@@ -96,7 +97,7 @@ def _write_stdout(data: bytes) -> None:
 def printable(text: str) -> str:
     """Text that cannot drive a terminal: control and direction characters are shown escaped, tabs and breaks kept."""
     safe = text.encode("utf-8", "backslashreplace").decode()
-    return _CONTROL.sub(lambda m: f"\\x{ord(m[0]):02x}" if ord(m[0]) < 256 else f"\\u{ord(m[0]):04x}", safe)
+    return re.sub(_CONTROL, lambda m: f"\\x{ord(m[0]):02x}" if ord(m[0]) < 256 else f"\\u{ord(m[0]):04x}", safe)
 
 
 def show_bytes(data: bytes) -> None:

@@ -11,8 +11,7 @@ from typing import Any, Final
 from govrun.canonical import JsonObject
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
-from govrun.ledger.merkle import leaf_hash
-from govrun.ledger.tile import MAX_ENTRY_BYTES
+from govrun.ledger.merkle import MAX_ENTRY_BYTES, leaf_hash
 from govrun.receipt import Statement
 
 # The member that says when, by kind; every kind has exactly one.

@@ -22,6 +22,7 @@ from govrun.frozen import frozen
 
 HASH_BYTES: Final = 32
 MAX_SIZE: Final = (1 << 63) - 1
+MAX_ENTRY_BYTES: Final = 65_535  # a bundle of entries has two bytes for the length of each (`tile`)
 EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
 
 # Reads the 32-byte hashes that stand at these places of the list, in the order asked for.

@@ -22,8 +22,7 @@ from typing import Final
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
 from govrun.ledger.checkpoint import VerifiedCheckpoint, verify_checkpoint
-from govrun.ledger.merkle import HASH_BYTES, MAX_SIZE, InclusionProof, leaf_hash, verify_inclusion
-from govrun.ledger.tile import MAX_ENTRY_BYTES
+from govrun.ledger.merkle import HASH_BYTES, MAX_ENTRY_BYTES, MAX_SIZE, InclusionProof, leaf_hash, verify_inclusion
 from govrun.signing import b64
 from govrun.signing.keys import Verifier
 from govrun.signing.note import parse_note

@@ -9,10 +9,9 @@ from pathlib import Path
 from govrun.errors import ExitCode, GovrunError
 from govrun.ledger.checkpoint import parse_checkpoint
 from govrun.ledger.entry import IndexColumns
-from govrun.ledger.merkle import HASH_BYTES
+from govrun.ledger.merkle import HASH_BYTES, MAX_ENTRY_BYTES
 from govrun.ledger.read import BATCH, MAX_BATCH_BYTES
 from govrun.ledger.tile import (
-    MAX_ENTRY_BYTES,
     TILE_WIDTH,
     Bundle,
     Tile,

@@ -21,6 +21,7 @@ from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
 from govrun.ledger.merkle import (
     HASH_BYTES,
+    MAX_ENTRY_BYTES,
     HashReader,
     leaf_hash,
     node_hash,
@@ -31,7 +32,6 @@ from govrun.ledger.merkle import (
 TILE_WIDTH: Final = 256
 TILE_HEIGHT: Final = 8
 MAX_LEVEL: Final = 63
-MAX_ENTRY_BYTES: Final = 65_535
 
 _PATH = re.compile(r"tile/(?:(entries)|([0-9]{1,2}))/((?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/([0-9]{1,3}))?")
 
