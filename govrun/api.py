@@ -109,12 +109,19 @@ def working_directory() -> Path:
 def open_site(world: World, settings: Settings, hashing: Callable[[str, int, int], None] | None = None) -> Site:
     """What requests are judged by; hashing, when given, is told (name, total, done) while a large file is hashed."""
     cache = DigestCache(settings.home / "cache" / "digests.json", lambda: world.now_ms() * 1_000_000, hashing)
+    policy, problem = None, None
+    try:
+        policy = read_small(settings.policy, "policy")
+    except GovrunError as unreadable:
+        # A refusal like any other of a policy, and recorded like it.
+        problem = unreadable
     return Site(
         world=world,
         settings=settings,
-        policy_bytes=read_small(settings.policy, "policy"),
+        policy_bytes=policy,
         search_path=tuple(sys.path),
         digests=cache,
+        policy_problem=problem,
     )
 
 
@@ -135,7 +142,21 @@ def open_ground(
     with store:
         with before_launch():
             writer = Writer(store, receipt, log, guard)
+            _check_receipt_key(receipt.verifier.name, f"{store.origin}/receipt")
         yield Ground(site, writer, pass_stderr, signals)
+
+
+def _check_receipt_key(found: str, expected: str) -> None:
+    # What it signed would be trusted by nobody who trusts this ledger.
+    if found != expected:
+        raise GovrunError(
+            ExitCode.LEDGER_UNAVAILABLE,
+            "ledger.receiptKey",
+            "the receipt key belongs to another ledger",
+            found=found,
+            expected=expected,
+            fix="use the receipt key that was made with this ledger",
+        )
 
 
 def inquire(world: World, settings: Settings, wanted: Request) -> Asked:

@@ -52,7 +52,8 @@ _REFUSALS: Final = (
 class Site:
     """What a request is judged by: the world, the operator's settings and policy, and where plugins are found.
 
-    policy_bytes is None when there is no policy file. search_path: directories as in sys.path.
+    policy_bytes is None when there is no policy file, or none that can be read, which policy_problem tells.
+    search_path: directories as in sys.path.
     """
 
     world: World
@@ -60,6 +61,7 @@ class Site:
     policy_bytes: bytes | None
     search_path: tuple[str, ...]
     digests: DigestCache
+    policy_problem: GovrunError | None = None
 
 
 @frozen
@@ -240,6 +242,9 @@ def new_salt(site: Site) -> bytes | None:
 
 def read_policy(site: Site) -> Policy:
     """The policy in force; raises GovrunError (policy-denied) when there is none or it is not whole."""
+    if site.policy_problem is not None:
+        told = site.policy_problem
+        raise GovrunError(ExitCode.POLICY_DENIED, told.rule, told.what, found=told.found, expected=told.expected)
     if site.policy_bytes is None:
         raise GovrunError(
             ExitCode.POLICY_DENIED,

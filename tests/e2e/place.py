@@ -1,4 +1,4 @@
-"""A home as `govrun init` makes it, in a world of its own, and the ways to work with it: a child process, or in here."""
+"""A home in a world of its own, and the ways to work with it: the real program in a child process, or in here."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,11 +11,11 @@ from tests.e2e.place import PLUGINS, Place, assert_denied, assert_refused
 
 
 @pytest.fixture
-def hostile(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def hostile(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
     place.with_plugins()
     place.policy('[backends.hostile]\ndistribution = "govrun-hostile"\n')
     monkeypatch.syspath_prepend(str(PLUGINS))
-    yield place
+    return place
 
 
 def ask(place: Place, monkeypatch: pytest.MonkeyPatch, way: str) -> Any:

@@ -1,4 +1,4 @@
-"""Children that misbehave: the outcome is appended, the receipt shows nothing of theirs, and nothing of them is left."""
+"""Children that misbehave: the outcome is appended, the receipt shows nothing of theirs, nothing of them is left."""
 
 from __future__ import annotations
 

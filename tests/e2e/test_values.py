@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -66,8 +67,6 @@ def test_odd_words_come_back_exactly(shared: Place) -> None:
 
 
 def test_words_of_a_request_document_come_back_exactly(shared: Place) -> None:
-    import json
-
     document = json.dumps({"backend": "process", "argv": ["/usr/bin/printf", "%s\\0", *ODD]})
     done = shared.go("run", "--request", "-", stdin=document.encode())
     assert (0, ODD) == (done.code, done.out.decode().split("\0")[:-1]), done.err
@@ -90,12 +89,18 @@ def test_any_words_come_back_exactly(shared: Place, words: list[str]) -> None:
 def test_any_names_run_or_refuse_and_leave_a_record(shared: Place, text: str) -> None:
     before = shared.size
     for field in ("task", "agent", "request_id", "backend"):
-        try:
-            shared.call(argv=("/bin/true",), **{field: text})
-        except GovrunError as refusal:
-            assert 10 <= refusal.code <= 14, refusal
-            assert "refusal recorded as entry" in str(refusal.effect), refusal
+        refusal = _refusal(shared, **{field: text})
+        assert refusal is None or 10 <= refusal.code <= 14, refusal
+        assert refusal is None or "refusal recorded as entry" in str(refusal.effect), refusal
     assert shared.size >= before + 3
+
+
+def _refusal(place: Place, **wanted: str) -> GovrunError | None:
+    try:
+        place.call(argv=("/bin/true",), **wanted)
+    except GovrunError as refusal:
+        return refusal
+    return None
 
 
 @pytest.mark.parametrize("word", [b"\xff", b"a\xffb", b"\xed\xa0\x80"])
