@@ -305,7 +305,8 @@ def create_ledger(
     The file appears under its name only when entry 0 is durable. GovrunError (ledger-unavailable): there already is
     one (`ledger.exists`), or it cannot be made; otherwise as `Writer.append`.
     """
-    from govrun.ledger.sqlite import create_store, exists, move_store
+    from govrun.ledger.place import exists
+    from govrun.ledger.sqlite import create_store, move_store
 
     if os.path.lexists(path):
         raise exists(path)

@@ -16,6 +16,7 @@ from typing import Final
 
 from govrun.errors import ExitCode, GovrunError
 from govrun.ledger import lock
+from govrun.ledger.place import sync_directory
 
 LEASES_DIRECTORY: Final = "leases"
 
@@ -43,7 +44,7 @@ class Lease:
         os.fsync(self._descriptor)
         os.rename(self._path, target)
         for directory in {target.parent, self._path.parent}:
-            _sync(directory)
+            sync_directory(directory)
 
     def release(self) -> None:
         """Take the file away and let go of the lock; harmless when done twice."""
@@ -134,11 +135,3 @@ def _path(directory: Path, invocation_id: str) -> Path:
             expected="32 lower-case hex digits",
         )
     return directory / invocation_id
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

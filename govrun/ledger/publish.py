@@ -30,6 +30,7 @@ from govrun.ledger.merkle import (
     stored_hash_count,
     verify_consistency,
 )
+from govrun.ledger.place import sync_directory
 from govrun.ledger.read import Reader
 from govrun.ledger.tile import (
     TILE_WIDTH,
@@ -259,11 +260,7 @@ class _Directory:
     def sync(self) -> None:
         """Make every name given since the last time durable."""
         for directory in sorted(self._touched):
-            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_directory(directory)
         self._touched.clear()
 
     def remove_tree(self, name: str) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +21,7 @@ from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import values
 from govrun.ledger import lock
 from govrun.ledger.entry import Entry, IndexColumns
+from govrun.ledger.place import cannot_use, check_directory, check_file, exists, sync_directory
 from govrun.ledger.sqlite_form import SELECT_COLUMNS, check_form, create_form, refusal
 from govrun.world import World
 
@@ -60,7 +60,7 @@ def create_store(path: Path, origin: str, world: World, wait_ms: int = WAIT_MS) 
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise _cannot_use(path.parent, error) from error
+        raise cannot_use(path.parent, error) from error
     check_directory(path.parent)
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
@@ -73,7 +73,7 @@ def create_store(path: Path, origin: str, world: World, wait_ms: int = WAIT_MS) 
     except FileExistsError:
         raise exists(path) from None
     except OSError as error:
-        raise _cannot_use(path, error) from error
+        raise cannot_use(path, error) from error
     except sqlite3.Error as error:
         raise refusal(error) from error
     return open_store(path, world, wait_ms)
@@ -105,7 +105,7 @@ def move_store(making: Path, path: Path, world: World, wait_ms: int = WAIT_MS) -
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise _cannot_use(path, error) from error
+        raise cannot_use(path, error) from error
 
 
 class SqliteStore:
@@ -127,7 +127,7 @@ class SqliteStore:
         try:
             self._lock = lock.open_lock_file(self.directory / LOCK_FILE)
         except OSError as error:
-            raise _cannot_use(self.directory / LOCK_FILE, error) from error
+            raise cannot_use(self.directory / LOCK_FILE, error) from error
         try:
             with self._locked():
                 self._open()
@@ -152,7 +152,7 @@ class SqliteStore:
             raise refusal(error) from error
         except OSError as error:
             connection.close()
-            raise _cannot_use(self.path, error) from error
+            raise cannot_use(self.path, error) from error
         except BaseException:
             connection.close()
             raise
@@ -361,55 +361,6 @@ def wal_path(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
-def check_directory(path: Path) -> None:
-    """Refuse a directory that others could swap files in: not ours, or writable by group or others."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise _cannot_use(path, error) from error
-    _check_owner(path, status)
-
-
-def check_file(path: Path) -> None:
-    """Refuse a ledger file that is missing, a link, no regular file, not ours, or writable by others."""
-    # lstat and no descriptor: closing one would drop the locks that SQLite holds on the file in this process.
-    try:
-        status = os.lstat(path)
-    except OSError as error:
-        raise _cannot_use(path, error) from error
-    if not stat.S_ISREG(status.st_mode):
-        raise GovrunError(
-            ExitCode.LEDGER_UNAVAILABLE,
-            "ledger.regular",
-            f"{path.name} is not a regular file",
-            found="a symbolic link" if stat.S_ISLNK(status.st_mode) else "something else",
-            expected="a regular file",
-            fix="name the ledger file itself",
-        )
-    _check_owner(path, status)
-
-
-def _check_owner(path: Path, status: os.stat_result) -> None:
-    if status.st_uid != os.geteuid():
-        raise GovrunError(
-            ExitCode.LEDGER_UNAVAILABLE,
-            "ledger.owner",
-            f"{path.name} belongs to another user",
-            found=f"user {status.st_uid}",
-            expected=f"user {os.geteuid()}",
-            fix="use a ledger of your own",
-        )
-    if status.st_mode & 0o022:
-        raise GovrunError(
-            ExitCode.LEDGER_UNAVAILABLE,
-            "ledger.permissions",
-            f"{path.name} can be written by others",
-            found=f"mode {stat.S_IMODE(status.st_mode):04o}",
-            expected="no write permission for group and others",
-            fix=f"chmod go-w {path.name}, and verify the ledger against a checkpoint kept elsewhere",
-        )
-
-
 def _closed() -> GovrunError:
     return GovrunError(
         ExitCode.LEDGER_UNAVAILABLE, "ledger.closed", "the ledger is not open in this process", fix="open it"
@@ -424,43 +375,4 @@ def _still_locked(wait_ms: int) -> GovrunError:
         found=f"locked for {wait_ms} ms",
         expected="a lock that is released within the deadline",
         fix=f"find its holder with `fuser {LOCK_FILE}`; it may be stopped or waiting for its disk",
-    )
-
-
-def exists(path: Path) -> GovrunError:
-    """The refusal to make a ledger where there is one."""
-    return GovrunError(
-        ExitCode.LEDGER_UNAVAILABLE,
-        "ledger.exists",
-        f"there already is a ledger {path.name}",
-        expected="a name that is free",
-        fix="use it, or name another place",
-    )
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable. OSError if that fails."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _cannot_use(path: Path, error: OSError) -> GovrunError:
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return GovrunError(
-            ExitCode.LEDGER_UNAVAILABLE,
-            "ledger.missing",
-            f"there is no {path.name}",
-            expected="a ledger made by `govrun init`",
-            fix="run `govrun init`, or name the ledger with --ledger",
-        )
-    return GovrunError(
-        ExitCode.LEDGER_UNAVAILABLE,
-        "ledger.unwritable",
-        f"{path.name} cannot be used",
-        found=os.strerror(error.errno or 0),
-        expected="a file and a directory that their owner can write",
-        fix="make the file and its directory writable for their owner",
     )
