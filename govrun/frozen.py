@@ -27,11 +27,8 @@ def values(value: Any) -> tuple[Any, ...]:
     return tuple([getattr(value, a.name) for a in type(value).__attrs_attrs__ if a.eq])
 
 
-def _equals(self: Any, other: object) -> bool:
-    if type(other) is not type(self):
-        return NotImplemented
-    same: bool = values(self) == values(other)
-    return same
+def _equals(self: Any, other: object) -> Any:  # NotImplemented is no bool
+    return values(self) == values(other) if type(other) is type(self) else NotImplemented
 
 
 def _hash(self: Any) -> int:
