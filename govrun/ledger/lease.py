@@ -39,7 +39,8 @@ class Lease:
 
         The lock stays held. OSError if the disk fails; then there is no target.
         """
-        os.pwrite(self._descriptor, data, 0)
+        if os.pwrite(self._descriptor, data, 0) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.ftruncate(self._descriptor, len(data))
         os.fsync(self._descriptor)
         os.rename(self._path, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -85,6 +86,19 @@ def test_a_lease_reserves_room_and_an_outcome_is_kept_in_it(tmp_path: Path) -> N
         assert not file.exists()
         assert b"an outcome" == (tmp_path / "kept").read_bytes()
     assert b"an outcome" == (tmp_path / "kept").read_bytes()
+
+
+def test_an_outcome_that_finds_no_room_is_not_kept_in_part(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with acquire(tmp_path / "leases", ID) as lease:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (RESERVED_BYTES, hard))
+        try:
+            with pytest.raises(OSError, match="No space left"):
+                lease.keep(bytes(RESERVED_BYTES + 1), tmp_path / "kept")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert is_held(tmp_path / "leases", ID)
+    assert not (tmp_path / "kept").exists()
 
 
 @pytest.mark.parametrize("name", ["", "../" + ID, ID.upper() + "A", ID[:-1], "x" * 32])
