@@ -226,6 +226,9 @@ def keep_policy(home: Path, data: bytes) -> None:
         kept.parent.mkdir(mode=0o700, exist_ok=True)
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
             file.write(data)
+            file.flush()
+            # An intent that names this policy is durable soon: what it names must be too.
+            os.fsync(file.fileno())
         temporary.rename(kept)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -46,10 +46,10 @@ class Made:
 def make_home(world: World, home: Path, origin: str | None, allowed: Sequence[tuple[str, str]]) -> Made:
     """Make a home at a path where there is none; allowed are (backend, distribution) pairs for the policy.
 
-    Raises GovrunError: request-invalid for a bad origin, ledger-unavailable when there is one already or it cannot be
+    Raises GovrunError: usage for a bad origin, ledger-unavailable when there is one already or it cannot be
     written. Nothing is left behind on failure.
     """
-    name = check_origin(origin if origin is not None else f"govrun.local/{world.random_bytes(8).hex()}")
+    name = _checked_origin(origin if origin is not None else f"govrun.local/{world.random_bytes(8).hex()}")
     if home.exists() or home.is_symlink():
         raise _refused("home.exists", "there already is something here", "an existing path", "a new path")
     trust_file = trust_path(world.environ, name)
@@ -74,6 +74,12 @@ def make_home(world: World, home: Path, origin: str | None, allowed: Sequence[tu
         for path in made:
             path.unlink(missing_ok=True)
     return Made(home, name, trust_file)
+
+
+def _checked_origin(origin: str) -> str:
+    # The names of the other keys are the origin's with `/receipt` and `/root` behind it.
+    check_origin(f"{check_origin(origin)}/receipt")
+    return origin
 
 
 def _fill(world: World, home: Path, origin: str, allowed: Sequence[tuple[str, str]]) -> tuple[Trust, Guard]:

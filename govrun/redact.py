@@ -37,7 +37,7 @@ _PATH = re.compile(
 )
 # A web address is none of them, unless it carries a user or a password.
 _WEB = re.compile(r"\bhttps?://(?=[A-Za-z0-9.-]+(?::[0-9]+)?(?:[/?\#]|$))", re.IGNORECASE)
-_FILE_NAME = re.compile(r"[^/~\x00-\x1f\x7f\\\ud800-\udfff][^\x00-\x1f\x7f\\\ud800-\udfff]{0,1023}")
+_FILE_NAME = re.compile(r"[^/~\x00-\x1f\x7f-\x9f\\\ud800-\udfff][^\x00-\x1f\x7f-\x9f\\\ud800-\udfff]{0,1023}")
 
 # Members that the schema ties to digests, instants, numbers or closed vocabularies, or that name a ledger: nothing
 # else can stand there, and a secret that happens to read `succeeded` must not make an outcome unwritable.

@@ -13,6 +13,10 @@ from govrun.redact import file_word
 
 HoleKind = Literal["path", "secret", "prompt", "text", "number", "flag", "url", "free"]
 
+# Holes whose values a receipt commits to, and what it commits to under names of its own.
+COMMITTED: Final = ("text", "free", "url")
+RECEIPT_FIELDS: Final = ("request", "prompt", "stdout", "stderr", "text")
+
 MAX_WORD_BYTES: Final = 131_071  # Linux MAX_ARG_STRLEN less the closing NUL
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,9})?")
 _FLAG = re.compile(r"--?[A-Za-z][A-Za-z0-9-]{0,62}")
@@ -56,6 +60,14 @@ def render(template: Template) -> tuple[str, ...]:
     if not template.arguments:
         raise _refused("template.empty", "the command is empty", "no arguments", "a program")
     return tuple(_render(argument) for argument in template.arguments)
+
+
+def _check_committed_names(template: Template) -> None:
+    # A commitment's salt follows from its name: two values under one name would be disclosed together.
+    names = [a.name for a in template.arguments if isinstance(a, Hole) and a.kind in COMMITTED]
+    twice = next((name for name in names if names.count(name) > 1 or name in RECEIPT_FIELDS), None)
+    if twice is not None:
+        raise _refused("template.holeName", "the name of a hole is taken", twice, "a name of its own")
 
 
 def _render(argument: Argument) -> str:
@@ -164,12 +176,15 @@ def template_digest(template: Template) -> str:
 
 
 def commitments(template: Template, salt: bytes | None) -> tuple[tuple[str, Commitment], ...]:
-    """(name, commitment) of every hole whose value the receipt does not show, in order; see `digest.Commitment`."""
-    hidden = ("text", "free", "url")
+    """(name, commitment) of every hole whose value the receipt does not show, in order; see `digest.Commitment`.
+
+    Raises GovrunError (template-refused) for a name that two values would share.
+    """
+    _check_committed_names(template)
     return tuple(
         (a.name, commit(a.value.encode(), None if salt is None else field_salt(salt, a.name)))
         for a in template.arguments
-        if isinstance(a, Hole) and a.kind in hidden
+        if isinstance(a, Hole) and a.kind in COMMITTED
     )
 
 

@@ -10,6 +10,7 @@ import click
 
 from govrun.cli.reading import audit_options, conclude, open_reading
 from govrun.errors import ExitCode, GovrunError
+from govrun.policy import Policy, parse_policy
 
 
 @click.command("audit")
@@ -24,7 +25,6 @@ def command(policy_file: str | None, form: str, **options: Any) -> None:
     A refusal that was recorded is no violation. Exit code 0 is yes, 42 a violation, 40-45 as `govrun verify`.
     """
     from govrun.audit.verify import audit_ledger
-    from govrun.policy import parse_policy
     from govrun.settings import read_small
 
     with open_reading(options) as reading:
@@ -39,6 +39,16 @@ def command(policy_file: str | None, form: str, **options: Any) -> None:
                 expected="--policy FILE",
             )
         report = audit_ledger(
-            reading.reader, reading.trusted, parse_policy(data, path.name), reading.question, reading.policies
+            reading.reader, reading.trusted, _parse(data, path.name), reading.question, reading.policies
         )
     sys.exit(conclude(report, form))
+
+
+def _parse(data: bytes, name: str) -> Policy:
+    """The auditor's policy; one that is not whole keeps a verdict from being reached (could-not-check)."""
+    try:
+        return parse_policy(data, name)
+    except GovrunError as error:
+        raise GovrunError(
+            ExitCode.COULD_NOT_CHECK, error.rule, error.what, found=error.found, expected=error.expected, fix=error.fix
+        ) from error

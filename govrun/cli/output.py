@@ -70,6 +70,9 @@ def show_json(value: Any) -> None:
         data = orjson.dumps(value, option=options)
     except TypeError:
         data = orjson.dumps(_escaped(value), option=options)
+    if sys.stdout.isatty():
+        # JSON's own escapes: what a terminal shows is still the same document.
+        data = re.sub(_CONTROL, lambda found: f"\\u{ord(found[0]):04x}", data.decode()).encode()
     _write_stdout(data)
 
 

@@ -16,9 +16,10 @@ from govrun.audit.trust import TrustedKeys, trusted_by
 from govrun.audit.verify import Question
 from govrun.cli.common import find_settings
 from govrun.cli.output import progress
+from govrun.digest import sha256_hex
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
-from govrun.home import load_trust, read_trust_files
+from govrun.home import Trust, load_trust, read_trust_files
 from govrun.ledger.read import Reader, open_ledger
 from govrun.policy import Policy, parse_policy
 from govrun.settings import read_small
@@ -67,10 +68,11 @@ def open_reading(options: Mapping[str, Any]) -> Iterator[Reading]:
     location, home = _locate(options, world)
     reader = open_ledger(location)
     try:
+        trust = _trust_file(options, reader, world, home if options.get("ledger") is None else None)
         yield Reading(
             reader=reader,
-            trusted=_trusted(options, reader, world),
-            question=_question(options, location, world),
+            trusted=_trusted(options, reader, trust),
+            question=_question(options, location, world, trust),
             policy=None if home is None else home / "policy.toml",
             policies=tuple(_kept_policies(home)),
         )
@@ -88,14 +90,30 @@ def _locate(options: Mapping[str, Any], world: World) -> tuple[str, Path | None]
     return named, beside if (beside / "ledger.sqlite").exists() else None
 
 
-def _trusted(options: Mapping[str, Any], reader: Reader, world: World) -> TrustedKeys | None:
+def _trust_file(options: Mapping[str, Any], reader: Reader, world: World, home: Path | None) -> Trust | None:
+    """The trust file that decides: the named one, that of the home whose own ledger is read, that of the origin."""
     if options["keys"] and options["trust_file"]:
         raise click.UsageError("--key and --trust exclude each other")
     if options["trust_file"]:
-        return trusted_by(load_trust(Path(options["trust_file"])))
+        return load_trust(Path(options["trust_file"]))
+    if options["keys"]:
+        return None
+    known = read_trust_files(world)
+    if home is not None:
+        # What lies at the home's own place is judged by that home's keys, whatever origin it claims to have.
+        real = Path(os.path.realpath(home))
+        own = next((trust for trust in known if trust.home == real), None)
+        if own is not None:
+            return own
+    return next((trust for trust in known if trust.origin == reader.origin), None)
+
+
+def _trusted(options: Mapping[str, Any], reader: Reader, trust: Trust | None) -> TrustedKeys | None:
+    if trust is not None:
+        return trusted_by(trust)
     if options["keys"]:
         return _by_role(tuple(parse_vkey(text) for text in options["keys"]), reader.origin)
-    return next((trusted_by(trust) for trust in read_trust_files(world) if trust.origin == reader.origin), None)
+    return None
 
 
 def _by_role(verifiers: tuple[Any, ...], origin: str) -> TrustedKeys:
@@ -117,11 +135,11 @@ def _by_role(verifiers: tuple[Any, ...], origin: str) -> TrustedKeys:
     )
 
 
-def _question(options: Mapping[str, Any], location: str, world: World) -> Question:
+def _question(options: Mapping[str, Any], location: str, world: World, trust: Trust | None) -> Question:
     place = Path(location)
     beside = place if place.is_dir() else place.parent
     return Question(
-        pinned=_pin(options["checkpoint"]),
+        pinned=_pin(options["checkpoint"], trust),
         require=options["require"],
         at=_instant(options["at"], world),
         is_running=_running(beside) if (beside / "leases").is_dir() else None,
@@ -131,9 +149,9 @@ def _question(options: Mapping[str, Any], location: str, world: World) -> Questi
     )
 
 
-def _pin(file: str | None) -> bytes | None:
+def _pin(file: str | None, trust: Trust | None) -> bytes | None:
     if file is None:
-        return None
+        return None if trust is None or trust.checkpoint is None else trust.checkpoint.encode()
     data = read_small(Path(file), "checkpoint")
     if data is None:
         raise GovrunError(
@@ -174,8 +192,10 @@ def _kept_policies(home: Path | None) -> Iterator[Policy]:
         return
     for path in sorted((home / "policies").glob("*.toml")):
         data = read_small(path, "policy")
-        if data is not None:
-            yield parse_policy(data, path.name)
+        if data is None or sha256_hex(data) != path.stem:
+            # Not the policy of that name any more: the report says that this one is unavailable.
+            continue
+        yield parse_policy(data, path.name)
 
 
 def conclude(report: Report, form: str) -> int:

@@ -19,6 +19,7 @@ import govrun
 from govrun.errors import ExitCode, GovrunError
 from govrun.template import (
     MAX_WORD_BYTES,
+    RECEIPT_FIELDS,
     Argument,
     Hole,
     HoleKind,
@@ -228,9 +229,10 @@ def test_equal_commands_on_different_machines_have_one_digest() -> None:
     assert template_digest(here) != template_digest(Template("t", (*here.arguments, Word("-x"))))
 
 
-@given(st.lists(st.builds(Hole, kinds, names, values), max_size=6).map(tuple))
+@given(st.lists(st.builds(Hole, kinds, names, values), max_size=6, unique_by=lambda hole: hole.name).map(tuple))
 def test_commitments_are_hmacs_of_what_the_receipt_does_not_show(given_holes: tuple[Hole, ...]) -> None:
     assume(not any("\ud800" <= c <= "\udfff" for h in given_holes for c in h.value))
+    assume(not any(hole.name in RECEIPT_FIELDS for hole in given_holes))
     expected = []
     for hole in given_holes:
         if hole.kind in ("text", "free", "url"):
@@ -239,6 +241,14 @@ def test_commitments_are_hmacs_of_what_the_receipt_does_not_show(given_holes: tu
             expected.append((hole.name, "hmacSha256", len(hole.value.encode()), digest))
     found = [(n, c.algorithm, c.size, c.hex()) for n, c in commitments(Template("t", given_holes), SALT)]
     assert expected == found
+
+
+@pytest.mark.parametrize("names", [("stop", "stop"), ("prompt",), ("request",), ("text",)])
+def test_a_name_that_two_committed_values_would_share_is_refused(names: tuple[str, ...]) -> None:
+    template = Template("t", tuple(Hole("text", name, "x") for name in names))
+    with pytest.raises(GovrunError) as refused:
+        commitments(template, SALT)
+    assert (REFUSED, "template.holeName") == (refused.value.code, refused.value.rule)
 
 
 def test_plain_commitments_are_sha256() -> None:
