@@ -21,7 +21,7 @@ from govrun.predicates import FileUse
 from govrun.receipt import Draft, Position, format_statement, parse_statement
 from govrun.redact import REDACTED, Scanner, base_name, display_name, file_word, find, scanner, scrub, token
 from govrun.request import Parameter, Request, agent_or_none, name_or_none
-from govrun.template import Argument, Hole, Template, Word, render
+from govrun.template import Argument, Hole, Template, Word, commitments, render
 
 Refuses = Callable[..., GovrunError]
 Build = Callable[..., Any]
@@ -165,6 +165,7 @@ def test_an_intent_is_refused_or_clean(
 ) -> None:
     template = Template("bitnet.run", tuple(arguments))
     assume(not isinstance(attempt(ExitCode.TEMPLATE_REFUSED, render, template), GovrunError))
+    assume(not isinstance(attempt(ExitCode.TEMPLATE_REFUSED, commitments, template, None), GovrunError))
     look, known_secrets = looks(environ, cwd)
     intent = an_intent(
         template=template,
