@@ -1,0 +1,53 @@
+"""What one durable append costs, against the least that durability costs on the same disk, and how it grows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.measure import Row, alternate, below, seconds
+from benchmarks.place import Pattern, Place, intent_of, settle
+from govrun.api import open_ground
+from govrun.settings import load_settings
+
+
+def rows(directory: Path, quick: bool) -> Iterator[Row]:
+    """One receipt through the writer against one raw write and fdatasync of the same bytes, at two sizes."""
+    small, large = (1_000, 10_000) if quick else (1_000, 100_000)
+    place = Place(directory)
+    pattern = place.pattern()
+    size = max(map(len, place.leaves()))
+    for entries in (small, large):
+        place.grow(pattern, entries)
+        ours, theirs = _append(place, pattern, 50 if quick else 400)
+        words = f"durable append of {size:,} bytes at {entries:,} entries"
+        yield below(words, ours * 1e3, theirs * 1e3, "ms", "write + fdatasync", 2)
+
+
+def _append(place: Place, pattern: Pattern, times: int) -> tuple[float, float]:
+    raw = place.directory / "raw"
+    descriptor = os.open(raw, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        with open_ground(place.world, load_settings(place.home, place.environ, {})) as ground:
+            writer = ground.writer
+
+            def through_govrun() -> float:
+                draft, salt = intent_of(place.world, pattern), place.world.random_bytes(32)
+                return seconds(lambda: writer.append([draft], salts=[salt]), "wall")
+
+            def bare() -> float:
+                leaf = writer.store.leaf(writer.store.size() - 1) or b""
+
+                def write() -> None:
+                    os.write(descriptor, leaf)
+                    os.fdatasync(descriptor)
+
+                return seconds(write, "wall")
+
+            ours, theirs = alternate(times, through_govrun, bare)
+            settle(writer, pattern)
+    finally:
+        os.close(descriptor)
+        raw.unlink()
+    return ours, theirs
