@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from govrun import schemas
 from govrun.backends.interface import Dependency, Facts
 from govrun.digest import FileDigest
 from govrun.errors import ExitCode, GovrunError
@@ -361,6 +362,7 @@ def test_only_an_absolute_home_of_some_length_is_looked_for(home: str, places: t
         ("a\nb", "/w", REDACTED),
         ("odd\n/a", "/w", "a"),
         ("\x7f", "/w", REDACTED),
+        ("a\x9b2J", "/w", REDACTED),
         ("\udcff", "/w", REDACTED),
         ("%2Fetc", "/w", REDACTED),
         ("file:a", "/w", REDACTED),
@@ -371,6 +373,12 @@ def test_only_an_absolute_home_of_some_length_is_looked_for(home: str, places: t
 )
 def test_the_name_of_a_declared_file(path: str, cwd: str, name: str) -> None:
     assert name == display_name(path, cwd)
+
+
+@given(st.text(max_size=20) | file_names | declared, directories)
+def test_every_name_that_is_shown_fits_the_schema(path: str, cwd: str) -> None:
+    for name in (display_name(path, cwd), base_name(path)):
+        assert schemas.fits(name, "receipt.v1", "fileName")
 
 
 def test_base_names_and_words() -> None:
