@@ -56,7 +56,7 @@ def conclude_torn(torn: BaseException) -> Conclusion:
 
 def _read(allowed: Permit, captured: Captured | None) -> tuple[Facts | None, GovrunError | None]:
     if captured is None:
-        return None, GovrunError(ExitCode.INTERRUPTED, "run.interruptedBeforeLaunch", "interrupted before the launch")
+        return None, GovrunError(ExitCode.INTERRUPTED, "run.interruptedBeforeLaunch", "stopped before the launch")
     if (error := _ended_badly(allowed, captured)) is not None:
         return None, error
     try:
@@ -99,7 +99,7 @@ def _ended_badly(allowed: Permit, captured: Captured) -> GovrunError | None:
                 "a program that starts",
             )
         case "interrupted":
-            return GovrunError(ExitCode.INTERRUPTED, "run.interrupted", "interrupted; the command was stopped")
+            return GovrunError(ExitCode.INTERRUPTED, "run.interrupted", "the command was stopped")
         case "wallLimit":
             return _limit("limit.wall", "the command took too long", f"at most {allowed.limits.wall_ms} ms")
         case "cpuLimit":

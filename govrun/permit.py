@@ -254,7 +254,13 @@ def read_policy(site: Site) -> Policy:
             expected="a policy that names what may run",
             fix="write one, or name one with --policy or GOVRUN_POLICY",
         )
-    return policies.parse_policy(site.policy_bytes, site.settings.policy.name)
+    try:
+        return policies.parse_policy(site.policy_bytes, site.settings.policy.name)
+    except GovrunError as error:
+        error.fix = (
+            error.fix or "name in it what may run, such as [backends.process]; docs/policy.md explains every key"
+        )
+        raise
 
 
 def _judge_provenance(policy: Policy, found: registry.Registration) -> None:

@@ -52,7 +52,10 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+_STYLE: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(cls=LazyGroup, context_settings=_STYLE)
 @click.version_option(__version__, prog_name="govrun", message="%(prog)s %(version)s")
 def cli() -> None:
     """Governed execution with receipts.

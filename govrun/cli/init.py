@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from govrun.cli.common import current_directory
 from govrun.cli.output import show_json
 from govrun.world import real_world
+
+if TYPE_CHECKING:
+    from govrun.initialise import Made
 
 
 @click.command("init")
@@ -21,6 +25,35 @@ def command(origin: str | None, allowed: tuple[str, ...], home: str | None, as_j
 
     The policy allows the backends that --allow names and nothing else.
     """
+    from govrun.errors import GovrunError
+
+    try:
+        made, names = _make(origin, allowed, home)
+    except GovrunError as error:
+        error.effect = "nothing was made"
+        raise
+    if as_json:
+        show_json(
+            {
+                "home": str(made.home),
+                "origin": made.origin,
+                "trustFile": str(made.trust_file),
+                "allowed": names,
+            }
+        )
+        return
+    click.echo(f"made      {made.home}", err=True)
+    click.echo(f"origin    {made.origin}", err=True)
+    allows = ", ".join(names) or "nothing may run yet; name backends there"
+    click.echo(f"policy    {made.home / 'policy.toml'}  ({allows})", err=True)
+    click.echo(f"trust     {made.trust_file}  (what `govrun verify` trusts; keep a copy elsewhere)", err=True)
+    click.echo(
+        f"root key  {made.home / 'keys' / 'root.key'}  (signs nothing but key changes: move it offline)", err=True
+    )
+
+
+def _make(origin: str | None, allowed: tuple[str, ...], home: str | None) -> tuple[Made, list[str]]:
+    """Make the home, and name the backends that its policy allows."""
     from govrun.backends import registry
     from govrun.initialise import make_home
     from govrun.settings import absolute_path
@@ -34,23 +67,4 @@ def command(origin: str | None, allowed: tuple[str, ...], home: str | None, as_j
         else absolute_path(str(cwd / named) if home is not None else named, "settings.home", "home")
     )
     pairs = [(name, registry.find(name, tuple(sys.path)).distribution) for name in dict.fromkeys(allowed)]
-    made = make_home(world, place, origin, pairs)
-    if as_json:
-        show_json(
-            {
-                "home": str(made.home),
-                "origin": made.origin,
-                "trustFile": str(made.trust_file),
-                "allowed": [n for n, _ in pairs],
-            }
-        )
-        return
-    click.echo(f"made      {made.home}", err=True)
-    click.echo(f"origin    {made.origin}", err=True)
-    click.echo(
-        f"policy    {', '.join(n for n, _ in pairs) or 'nothing may run yet'}  ({made.home / 'policy.toml'})", err=True
-    )
-    click.echo(f"trust     {made.trust_file}  (what `govrun verify` trusts; keep a copy elsewhere)", err=True)
-    click.echo(
-        f"root key  {made.home / 'keys' / 'root.key'}  (signs nothing but key changes: move it offline)", err=True
-    )
+    return make_home(world, place, origin, pairs), [name for name, _ in pairs]

@@ -164,4 +164,6 @@ def publish(directory: str, ledger: str | None, home: str | None, as_json: bool)
     if as_json:
         show_json({"directory": directory, "size": done.size, "since": done.since, "written": done.written})
         return
-    click.echo(f"published {done.size} entries, {done.size - done.since} of them new: {done.written} files written", err=True)
+    click.echo(
+        f"published {done.size} entries, {done.size - done.since} of them new: {done.written} files written", err=True
+    )

@@ -61,6 +61,8 @@ def command(
     if as_json:
         show_json(result_json(result))
     elif result.error is not None:
+        if result.exit is ExitCode.INTERRUPTED and sys.stderr.isatty():
+            note("")  # the terminal has shown ^C
         show_error(result.error)
     elif result.text is not None:
         show_bytes(result.text)
