@@ -467,3 +467,10 @@ def test_files_with_odd_names_still_match_their_holes(an_intent: Build) -> None:
     odd = lint((3, Hole("path", "input.1", "/w/~odd")))
     inputs = (FileUse("<redacted>", "/w/~odd", FileDigest(1, MODEL)),)
     assert rules(policy(TASKS), process(an_intent, template=odd, inputs=inputs)) == []
+
+
+def test_a_pin_holds_without_a_list_of_models(an_intent: Build) -> None:
+    intent = {**an_intent(), "task": None}
+    for digest, wanted in (("ef" * 32, []), ("00" * 32, ["policy.pin"])):
+        text = f"format = 1\n[backends.bitnet]\npins = {{ python3 = '{digest}' }}\n"
+        assert rules(policy(text), intent) == wanted
