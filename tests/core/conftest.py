@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from govrun import predicates
 from govrun.backends.interface import (
@@ -32,6 +33,10 @@ SALT = bytes(range(32))
 HASH = "ab" * 32
 
 Build = Callable[..., Any]
+
+# How long an example takes says something about the machine's other work, and nothing about the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture
