@@ -17,11 +17,11 @@ JsonObject = dict[str, Any]
 MAX_BYTES: Final = 1 << 20
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 
-# Without its digits, a number with a fraction or exponent leaves `.` or `e` where a value starts. Strings can contain
-# this too, so a hit is only a reason to look closer.
+# Without its digits, a number with a fraction or exponent leaves `.` or `e` where a value starts: behind a member's
+# name, a bracket or a comma. With `e` told as `.` and `[` as `,`, two searches find all six. Strings can contain this
+# too, so a hit is only a reason to look closer.
 _NO_DIGITS: Final = b"0123456789-"
-_SMALL_E: Final = bytes.maketrans(b"E", b"e")
-_FLOAT_TRACES: Final = (b'":.', b'":e', b"[.", b"[e", b",.", b",e")
+_ALIKE: Final = bytes.maketrans(b"Ee[", b"..,")
 _OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 
 
@@ -122,11 +122,8 @@ def _first_difference(a: bytes, b: bytes) -> str:
 
 
 def _may_hold_float(data: bytes) -> bool:
-    bare = data.translate(_SMALL_E, _NO_DIGITS)
-    for trace in _FLOAT_TRACES:  # noqa: SIM110 - a generator would cost more than all the searches
-        if trace in bare:
-            return True
-    return False
+    bare = data.translate(_ALIKE, _NO_DIGITS)
+    return b'":.' in bare or b",." in bare
 
 
 def _stranger(value: Any) -> Literal["float", "name", "type"] | None:

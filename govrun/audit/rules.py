@@ -93,7 +93,6 @@ class History:
 
     def _check_clock(self, index: int, facts: Facts) -> None:
         # All instants have one form, so they compare as text.
-        self._tally.judge("clock")
         if facts.stated_on < self._latest:
             self._tally.add(
                 Finding(
@@ -120,8 +119,6 @@ class History:
 
     def _announce(self, index: int, leaf_hash: bytes, facts: Facts) -> None:
         invocation_id = str(facts.invocation_id)
-        self._tally.judge("requests")
-        self._tally.judge("adopted")
         if invocation_id in self._invocations:
             self._error("requests", "intent.invocationId", index, "two open intents of one invocation", invocation_id)
         self._invocations.add(invocation_id)
@@ -145,7 +142,6 @@ class History:
         self._open[index] = OpenIntent(leaf_hash.hex(), invocation_id, str(facts.deadline_on))
 
     def _close_intent(self, index: int, facts: Facts) -> None:
-        self._tally.judge("outcomes")
         intent = self._answered(index, facts, "outcome", _HAS_OUTCOME)
         if intent is None:
             return
@@ -165,7 +161,6 @@ class History:
         self._gaps.pop(target, None)
 
     def _close_by_gap(self, index: int, facts: Facts) -> None:
-        self._tally.judge("outcomes")
         # A gap need not be about one intent: a pending outcome may be unreadable.
         if facts.intent is None:
             return
@@ -215,7 +210,10 @@ class History:
         at: the instant to compare deadlines with. is_running: whether the lease of an invocation id is held.
         is_complete: whether an intent without an end whose process does not run is an error (evidence-incomplete).
         """
-        self._tally.judge("intents", self.invocations)
+        for check in ("requests", "intents", "adopted"):
+            self._tally.judge(check, self.invocations)
+        self._tally.judge("outcomes", self._kinds["outcome"] + self._kinds["gap"])
+        self._tally.judge("clock", self._kinds.total())
         running = orphaned = unknown = overdue = 0
         level: Level = "error" if is_complete else "warning"
         for index, announced in sorted([*self._open.items(), *self._gaps.items()]):

@@ -10,7 +10,6 @@ from typing import Any
 
 import attrs
 
-from govrun import schemas
 from govrun.audit.trust import TrustedKeys
 from govrun.canonical import JsonObject
 from govrun.ledger.checkpoint import Checkpoint, sign_checkpoint
@@ -56,7 +55,7 @@ def genesis(**changes: Any) -> Draft:
         "createdOn": at(0),
         "keys": {"root": public(ROOT), "log": public(LOG), "receipt": public(RECEIPT)},
         "policy": {"sha256": POLICY_DIGEST},
-        "schemas": [{"name": "receipt.v1", "sha256": dict(schemas.schema_digests())["receipt.v1"]}],
+        "schemas": [{"name": "receipt.v1", "sha256": "1" * 64}],
         "continues": None,
     }
     return Draft("genesis", {**predicate, **changes})
