@@ -24,7 +24,7 @@ from govrun.ledger.guard import Guard, heads_directory
 from govrun.ledger.sqlite import open_store
 from govrun.permit import Asked, Site, ask, read_policy
 from govrun.request import MAX_PROMPT_BYTES, Request, check_request
-from govrun.settings import Settings, load_settings, read_small
+from govrun.settings import Settings, load_settings, read_private
 from govrun.signing.keys import load_signer
 from govrun.world import World, real_world
 
@@ -111,7 +111,7 @@ def open_site(world: World, settings: Settings, hashing: Callable[[str, int, int
     cache = DigestCache(settings.home / "cache" / "digests.json", lambda: world.now_ms() * 1_000_000, hashing)
     policy, problem = None, None
     try:
-        policy = read_small(settings.policy, "policy")
+        policy = read_private(settings.policy, "policy")
     except GovrunError as unreadable:
         # A refusal like any other of a policy, and recorded like it.
         problem = unreadable

@@ -121,7 +121,7 @@ def absolute_path(value: str, rule: str, what: str) -> Path:
 
 def read_config(path: Path) -> JsonObject:
     """The operator's config.toml; a missing one is empty. Raises GovrunError (request-invalid) for anything wrong."""
-    data = read_small(path, "config")
+    data = read_private(path, "config")
     if data is None:
         return {}
     document = parse_toml(data, path.name, ExitCode.REQUEST_INVALID, "config")
@@ -159,6 +159,24 @@ def read_owned(path: Path, rule: str) -> tuple[bytes, os.stat_result] | None:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "a name that no file can have"
         raise _unreadable(path, rule, reason or "an error") from error
+
+
+def read_private(path: Path, rule: str) -> bytes | None:
+    """The bytes of a small file that only its owner, who is this user or root, may write; None when there is none."""
+    read = read_owned(path, rule)
+    if read is None:
+        return None
+    data, status = read
+    if status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022:
+        raise GovrunError(
+            ExitCode.REQUEST_INVALID,
+            f"{rule}.writable",
+            f"{path.name} can be written by others",
+            found=f"user {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o}",
+            expected="a file of yours that only you can write",
+            fix=f"chmod go-w {path.name}, after looking at what is in it",
+        )
+    return data
 
 
 def _unreadable(path: Path, rule: str, found: str) -> GovrunError:

@@ -293,3 +293,14 @@ def test_the_digest_of_settings_knows_names_of_paths_and_no_secret() -> None:
     assert digest() != digest(X_KEY="")
     assert digest(X_THREADS="2") == digest() != digest(X_THREADS="3")
     assert digest() != settings_digest(SPECS, backend_settings(SPECS, {}, {}), "plain")
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_config_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"format = 1\n")
+    path.chmod(mode)
+    with pytest.raises(GovrunError) as refused:
+        read_config(path)
+    assert (ExitCode.REQUEST_INVALID, "config.writable") == (refused.value.code, refused.value.rule)
+    assert f"mode {mode:04o}" in (refused.value.found or "")
