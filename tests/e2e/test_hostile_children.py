@@ -100,6 +100,15 @@ def test_a_terminal_is_shown_output_with_its_last_line_ended(place: Place) -> No
     assert (0, b"x\n") == on_a_terminal(place, "--", "/usr/bin/printf", "x")
 
 
+def test_a_terminal_is_shown_a_bar_while_a_large_file_is_hashed(place: Place) -> None:
+    with (place.work / "large").open("wb") as file:
+        file.truncate(300 << 20)
+    code, seen = on_a_terminal(place, "--input", "large", "--", "/bin/true")
+    assert 0 == code
+    assert b"hashing large [" in seen
+    assert seen.endswith(b"\r\x1b[K")
+
+
 def test_a_refusal_cannot_drive_a_terminal(place: Place) -> None:
     code, seen = on_a_terminal(place, "--input", "\x1b[2Jmissing", "--", *place.mark)
     assert 13 == code

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -172,3 +174,19 @@ def test_a_run_that_is_still_running_is_not_orphaned_by_another(place: Place) ->
     (place.work / "go-on").touch()
     assert 0 == finish(child).code
     assert ["genesis", "intent", "intent", "outcome", "outcome"] == place.kinds()
+
+
+def test_a_program_that_embeds_govrun_keeps_its_own_ctrl_c_and_the_outcome_tells(place: Place) -> None:
+    script = "echo x >started; sleep 300"
+    program = f"import govrun; govrun.run(backend='process', argv=('/bin/sh', '-c', {script!r}))"
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], env=place.environ, cwd=place.work, stdout=-1, stderr=subprocess.PIPE
+    )
+    until((place.work / "started").exists, "the child runs")
+    child.send_signal(signal.SIGINT)
+    done = finish(child)
+    assert (-2, True) == (done.code, done.err.rstrip().endswith("KeyboardInterrupt"))
+    outcome = place.last("outcome")
+    assert ("interrupted", "run.interrupted") == (outcome["status"], outcome["error"]["code"])
+    assert [] == processes_below(place.root)
+    assert [] == place.leftovers()

@@ -72,6 +72,50 @@ def test_an_outcome_whose_ledger_was_replaced_is_kept_and_appended_when_it_is_ba
     assert_appended_once(place)
 
 
+def test_an_outcome_that_cannot_even_be_kept_is_said_to_be_lost_and_its_intent_gets_a_gap(place: Place) -> None:
+    child = start(place)
+    (place.home / "pending").write_text("in the way")
+    place.ledger.rename(place.home / "aside")
+    (place.work / "go-on").touch()
+    done = finish(child)
+    assert (32, b"") == (done.code, done.out)
+    assert "its outcome is lost, since pending/ cannot be written either (pending.lost)" in done.err
+    (place.home / "aside").rename(place.ledger)
+    (place.home / "pending").unlink()
+    assert 0 == place.call(argv=("/bin/true",)).exit
+    assert ["genesis", "intent", "gap", "intent", "outcome"] == place.kinds()
+
+
+def test_a_ledger_that_cannot_be_recovered_refuses_before_anything_runs(place: Place) -> None:
+    child = start(place)
+    child.kill()
+    finish(child)
+    old = place.ledger.read_bytes(), (place.home / "ledger.sqlite-wal").read_bytes()
+    assert 0 == place.call(argv=("/bin/true",)).exit
+    newest = place.ledger.read_bytes()
+    place.ledger.write_bytes(old[0])
+    (place.home / "ledger.sqlite-wal").write_bytes(old[1])
+    with pytest.raises(GovrunError) as refused:
+        place.call(argv=place.mark)
+    # The gap for the killed run would be appended to an old copy.
+    assert (16, "ledger.rolledBack") == (refused.value.code, refused.value.rule)
+    assert "nothing was executed and nothing was recorded" == refused.value.effect
+    assert 1 == place.runs
+    (place.home / "ledger.sqlite-wal").unlink(missing_ok=True)
+    place.ledger.write_bytes(newest)
+
+
+def test_a_refusal_that_cannot_be_recorded_says_so(place: Place) -> None:
+    old = place.ledger.read_bytes()
+    place.call(argv=("/bin/true",))
+    place.ledger.write_bytes(old)
+    with pytest.raises(GovrunError) as refused:
+        place.call(argv=place.mark, ok_exit=(999,))
+    assert (10, "request.okExit") == (refused.value.code, refused.value.rule)
+    assert "nothing was executed; the refusal could not be recorded (ledger.rolledBack)" == refused.value.effect
+    assert (0, 1) == (place.runs, place.size)
+
+
 def test_a_repeat_waits_for_a_run_and_finds_its_kept_outcome(place: Place) -> None:
     place.config("ledgerTimeoutMs = 100\n")
     first = start(place, "--request-id", "r1")
