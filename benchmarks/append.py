@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.measure import Row, alternate, below, seconds
+from benchmarks.measure import Rounds, Row, below, seconds
 from benchmarks.place import Pattern, Place, intent_of, settle
 from govrun.api import open_ground
 from govrun.settings import load_settings
@@ -20,12 +20,12 @@ def rows(directory: Path, quick: bool) -> Iterator[Row]:
     size = max(map(len, place.leaves()))
     for entries in (small, large):
         place.grow(pattern, entries)
-        ours, theirs = _append(place, pattern, 50 if quick else 400)
+        rounds = _append(place, pattern, 50 if quick else 400)
         words = f"durable append of {size:,} bytes at {entries:,} entries"
-        yield below(words, ours * 1e3, theirs * 1e3, "ms", "write + fdatasync", 2)
+        yield below(words, rounds, 0, 1, "ms", "write + fdatasync", 2)
 
 
-def _append(place: Place, pattern: Pattern, times: int) -> tuple[float, float]:
+def _append(place: Place, pattern: Pattern, times: int) -> Rounds:
     raw = place.directory / "raw"
     descriptor = os.open(raw, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
@@ -34,7 +34,7 @@ def _append(place: Place, pattern: Pattern, times: int) -> tuple[float, float]:
 
             def through_govrun() -> float:
                 draft, salt = intent_of(place.world, pattern), place.world.random_bytes(32)
-                return seconds(lambda: writer.append([draft], salts=[salt]), "wall")
+                return 1e3 * seconds(lambda: writer.append([draft], salts=[salt]), "wall")
 
             def bare() -> float:
                 leaf = writer.store.leaf(writer.store.size() - 1) or b""
@@ -43,11 +43,11 @@ def _append(place: Place, pattern: Pattern, times: int) -> tuple[float, float]:
                     os.write(descriptor, leaf)
                     os.fdatasync(descriptor)
 
-                return seconds(write, "wall")
+                return 1e3 * seconds(write, "wall")
 
-            ours, theirs = alternate(times, through_govrun, bare)
+            rounds = Rounds(times, through_govrun, bare)
             settle(writer, pattern)
     finally:
         os.close(descriptor)
         raw.unlink()
-    return ours, theirs
+    return rounds

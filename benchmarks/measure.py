@@ -35,13 +35,23 @@ class Command(NamedTuple):
     cwd: Path
 
 
-def alternate(times: int, *works: Callable[[], float]) -> list[float]:
-    """Run each in turn, so many times, and return the median of what each returned.
+class Rounds:
+    """Rounds of one loop in which several things took turns."""
 
-    The first round is not counted: it warms the caches for all of them.
-    """
-    rounds = [[work() for work in works] for _ in range(times + 1)][1:]
-    return [statistics.median(column) for column in zip(*rounds, strict=True)]
+    def __init__(self, times: int, *works: Callable[[], float]) -> None:
+        """Run each in turn, so many times; the first round warms the caches for all of them and is not counted."""
+        self._rounds = [[work() for work in works] for _ in range(times + 1)][1:]
+
+    def median(self, one: int) -> float:
+        """The median of what one of them returned."""
+        return statistics.median(values[one] for values in self._rounds)
+
+    def ratio(self, one: int, other: int) -> float:
+        """The median of the ratios of one to another, each taken within one round.
+
+        A load that comes and goes weighs on both sides of a round, and so less on this than on a ratio of medians.
+        """
+        return statistics.median(values[one] / values[other] for values in self._rounds)
 
 
 def cpu_ms(command: Command) -> float:
@@ -68,7 +78,8 @@ def seconds(work: Work, clock: Literal["wall", "cpu"]) -> float:
     return now() - before
 
 
-def below(measure: str, ours: float, theirs: float, unit: str, peer: str, most: float) -> Row:
-    """A row whose bar is a greatest ratio of ours to theirs."""
-    ratio = ours / theirs
-    return Row(measure, f"{ours:.3g} {unit}", f"{theirs:.3g} {unit}, {peer}", ratio, f"at most {most:g}", ratio <= most)
+def below(measure: str, rounds: Rounds, one: int, other: int, unit: str, peer: str, most: float) -> Row:
+    """A row whose bar is a greatest ratio of one side to another."""
+    ratio = rounds.ratio(one, other)
+    shown = [f"{rounds.median(side):.3g} {unit}" for side in (one, other)]
+    return Row(measure, shown[0], f"{shown[1]}, {peer}", ratio, f"at most {most:g}", ratio <= most)

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.measure import Command, Row, alternate, below, cpu_ms
+from benchmarks.measure import Command, Rounds, Row, below, cpu_ms
 from benchmarks.place import Place
 
 # All that a run imports and that is not govrun's, in a program that does nothing else.
@@ -29,20 +29,21 @@ def rows(directory: Path, quick: bool) -> Iterator[Row]:
     times = 9 if quick else 41
     govrun = place.command("govrun", "run", "--backend", "process", "--", "true")
     libraries = place.command("python", "-c", _LIBRARIES)
-    ours, floor, theirs = alternate(times, *(_cpu(command) for command in (govrun, libraries, in_toto)))
-    yield below("run a command and prove it, CPU", ours, theirs, "ms", "in-toto-run", 0.5)
+    rounds = Rounds(times, *(_cpu(command) for command in (govrun, libraries, in_toto)))
+    yield below("run a command and prove it, CPU", rounds, 0, 2, "ms", "in-toto-run", 0.5)
+    libraries_ms, in_toto_ms = rounds.median(1), rounds.median(2)
     yield Row(
-        "... of which importing third-party libraries alone",
-        f"{floor:.3g} ms",
-        f"{theirs:.3g} ms, in-toto-run",
-        floor / theirs,
+        "... of which importing third-party libraries",
+        f"{libraries_ms:.3g} ms",
+        f"{in_toto_ms:.3g} ms, in-toto-run",
+        rounds.ratio(1, 2),
         "",
         None,
     )
     words = [place.command("govrun", word) for word in ("--help", "--version")]
-    shown, version, bare = alternate(times, *map(_cpu, (*words, place.command("python", "-c", "pass"))))
-    yield below("govrun --help, CPU", shown, bare, "ms", "python -c pass", 5)
-    yield below("govrun --version, CPU", version, bare, "ms", "python -c pass", 4)
+    rounds = Rounds(times, *map(_cpu, (*words, place.command("python", "-c", "pass"))))
+    yield below("govrun --help, CPU", rounds, 0, 2, "ms", "python -c pass", 5)
+    yield below("govrun --version, CPU", rounds, 1, 2, "ms", "python -c pass", 4)
 
 
 def _cpu(command: Command) -> Callable[[], float]:

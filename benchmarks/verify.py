@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from benchmarks.measure import Row, alternate, seconds, start
+from benchmarks.measure import Rounds, Row, seconds, start
 from benchmarks.place import Place
 from govrun.audit.verify import verify_ledger
 from govrun.ledger.read import open_ledger
@@ -51,13 +51,13 @@ def _speed(place: Place, times: int) -> Row:
             reader.close()
         assert (report.integrity, report.size) == ("intact", len(signed)), report.checks
 
-    ours, theirs = alternate(times, lambda: seconds(full, "cpu"), lambda: seconds(bare, "cpu"))
-    share = theirs / ours
+    rounds = Rounds(times, lambda: seconds(full, "cpu"), lambda: seconds(bare, "cpu"))
+    share = rounds.ratio(1, 0)
     count = len(signed)
     return Row(
         f"full verify of {count:,} entries, entries/s of one core",
-        f"{count / ours:,.0f}",
-        f"{count / theirs:,.0f}, bare Ed25519",
+        f"{count / rounds.median(0):,.0f}",
+        f"{count / rounds.median(1):,.0f}, bare Ed25519",
         share,
         f"at least {LEAST_SHARE:g}",
         share >= LEAST_SHARE,

@@ -13,6 +13,7 @@ one kept elsewhere shows that.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection
 from typing import Final
@@ -64,6 +65,8 @@ def check_origin(origin: str) -> str:
     return origin
 
 
+# Asked anew for every checkpoint, about the same few origins.
+@functools.lru_cache(maxsize=32)
 def _origin_problem(origin: str) -> str | None:
     if not origin:
         return "an empty name"

@@ -153,6 +153,8 @@ class Ed25519Signer:
         return self._key.sign(message)
 
 
+# Asked anew for every note, about the same few names.
+@functools.lru_cache(maxsize=32)
 def name_problem(name: str) -> str | None:
     """Say what keeps name from being a key name (C2SP signed-note), or None; at most 255 bytes of UTF-8."""
     if not name:
