@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from govrun.audit.report import Counts, Finding, Level, Tally
+from govrun.audit.terms import End, Terms, contradictions
 from govrun.audit.workers import Facts
 from govrun.errors import ExitCode
 from govrun.frozen import frozen
@@ -33,6 +34,7 @@ class OpenIntent:
     leaf_hash: str
     invocation_id: str
     deadline_on: str
+    terms: Terms
 
 
 class History:
@@ -139,7 +141,8 @@ class History:
                     self._policy[:16],
                 )
             )
-        self._open[index] = OpenIntent(leaf_hash.hex(), invocation_id, str(facts.deadline_on))
+        assert isinstance(facts.terms, Terms)  # noqa: S101 - every intent has its terms
+        self._open[index] = OpenIntent(leaf_hash.hex(), invocation_id, str(facts.deadline_on), facts.terms)
 
     def _close_intent(self, index: int, facts: Facts) -> None:
         intent = self._answered(index, facts, "outcome", _HAS_OUTCOME)
@@ -155,6 +158,9 @@ class History:
                 facts.invocation_id,
                 announced.invocation_id,
             )
+        assert isinstance(facts.terms, End)  # noqa: S101 - every outcome tells an end
+        for c in contradictions(announced.terms, facts.terms):
+            self._error("outcomes", c.rule, index, c.what, c.found, c.expected)
         self._entries[target] |= _HAS_OUTCOME
         # A gap that came before was wrong about the loss, not about the moment: the outcome was found later.
         self._forget(target, announced)

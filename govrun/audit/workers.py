@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from typing import Final, NamedTuple
 
 from govrun.audit.report import Finding, finding_of
+from govrun.audit.terms import End, Terms, end_of, terms_of
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import field_names, frozen
 from govrun.ledger.checkpoint import verify_checkpoint
@@ -71,6 +72,7 @@ class Facts(NamedTuple):
     status: str | None
     refusals: int
     links: tuple[tuple[int, str], ...]
+    terms: Terms | End | None
 
 
 @frozen
@@ -182,7 +184,14 @@ def _facts(statement: Statement, columns: IndexColumns) -> Facts:
         columns.status,
         predicate.get("count", 0),
         tuple((link["index"], link["leafHash"]) for link in predicate.get("links", ())),
+        _terms(statement),
     )
+
+
+def _terms(statement: Statement) -> Terms | End | None:
+    if statement.kind == "intent":
+        return terms_of(statement.predicate)
+    return end_of(statement.predicate) if statement.kind == "outcome" else None
 
 
 def _check_position(job: Job, index: int, previous: str | None, statement: Statement, findings: list[Finding]) -> None:

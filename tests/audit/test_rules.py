@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from govrun.audit.report import Report
 from govrun.audit.verify import Question, verify_ledger
 from govrun.errors import ExitCode
 from govrun.ledger.read import open_ledger
+from govrun.receipt import Draft
 from tests.audit import ledgers
 from tests.audit.ledgers import RECEIPT, ROOT, SECOND, TRUSTED, Ledger, at, outcome
 
@@ -80,6 +82,50 @@ def test_an_outcome_with_another_leaf_hash_is_broken_and_leaves_its_intent_open(
         ("error", "outcome.leafHash", index),
         ("warning", "intent.open", intent),
     ]
+
+
+FAILED = {"code": "process.exit", "exitCode": 20, "found": None, "expected": None}
+CONTRADICTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "outcome.okExit": ({}, {"exit": {"code": 7, "signal": None}}),
+    "outcome.exit": ({}, {"exit": {"code": 0, "signal": 9}}),
+    "outcome.error": ({}, {"status": "limitExceeded", "error": FAILED, "facts": None}),
+    "outcome.outputs": ({"outputs": ["a"]}, {"outputs": [{"name": "b", "size": 1, "sha256": "a" * 64}]}),
+    "outcome.containment": ({"isolation": {"level": "pidNamespace", "required": True}}, {}),
+    "outcome.changed": ({}, {"dependenciesAfter": {"status": "unchanged", "changed": ["model.gguf"]}}),
+}
+
+
+@pytest.mark.parametrize("rule", CONTRADICTIONS)
+def test_an_outcome_that_contradicts_its_intent_or_itself_is_broken(tmp_path: Path, rule: str) -> None:
+    announced, told_of_it = CONTRADICTIONS[rule]
+    ledger = begun()
+    first = ledger.add(ledgers.intent(1, **announced))
+    index = ledger.add(outcome(1, first, ledger.hash_at(first), **told_of_it))
+    report = verified(ledger, tmp_path)
+    assert (report.exit_code, told(report)) == (BROKEN, [("error", rule, index)])
+
+
+def test_a_failure_with_an_output_that_was_never_announced_is_broken(tmp_path: Path) -> None:
+    ledger = begun()
+    first = ledger.add(ledgers.intent(1, outputs=["a"]))
+    outputs = [{"name": "b", "size": 1, "sha256": "a" * 64}]
+    index = ledger.add(
+        outcome(1, first, ledger.hash_at(first), status="failed", error=FAILED, facts=None, outputs=outputs)
+    )
+    report = verified(ledger, tmp_path)
+    assert (report.exit_code, told(report)) == (BROKEN, [("error", "outcome.outputs", index)])
+
+
+def test_an_end_that_keeps_to_its_intent_is_intact(tmp_path: Path) -> None:
+    ledger = begun()
+    required = {"level": "pidNamespace", "required": True}
+    first = ledger.add(ledgers.intent(1, outputs=["a"], okExit=[0, 3], isolation=required))
+    contained = {"level": "pidNamespace", "parentDeathSignal": True, "subreaper": True, "leftovers": 0}
+    outputs = [{"name": "a", "size": 1, "sha256": "a" * 64}]
+    ended = {"exit": {"code": 3, "signal": None}, "containment": contained, "outputs": outputs}
+    draft = outcome(1, first, ledger.hash_at(first), **ended)
+    ledger.add(Draft("outcome", draft.predicate, (("a", "a" * 64),)))
+    assert told(verified(ledger, tmp_path)) == []
 
 
 def test_an_outcome_of_another_invocation_is_broken(tmp_path: Path) -> None:
