@@ -74,7 +74,7 @@ def open_reading(options: Mapping[str, Any]) -> Iterator[Reading]:
             trusted=_trusted(options, reader, trust),
             question=_question(options, location, world, trust),
             policy=None if home is None else home / "policy.toml",
-            policies=tuple(_kept_policies(home)),
+            policies=tuple(_kept_policies(_beside(location))),
         )
     finally:
         reader.close()
@@ -85,8 +85,7 @@ def _locate(options: Mapping[str, Any], world: World) -> tuple[str, Path | None]
     if named is None:
         _, settings = find_settings({"home": options.get("home")}, world)
         return str(settings.ledger), settings.home
-    place = Path(named)
-    beside = place if place.is_dir() else place.parent
+    beside = _beside(named)
     return named, beside if (beside / "ledger.sqlite").exists() else None
 
 
@@ -136,8 +135,7 @@ def _by_role(verifiers: tuple[Any, ...], origin: str) -> TrustedKeys:
 
 
 def _question(options: Mapping[str, Any], location: str, world: World, trust: Trust | None) -> Question:
-    place = Path(location)
-    beside = place if place.is_dir() else place.parent
+    beside = _beside(location)
     return Question(
         pinned=_pin(options["checkpoint"], trust),
         require=options["require"],
@@ -187,10 +185,13 @@ def _running(home: Path) -> Callable[[str], bool | None]:
     return ask
 
 
-def _kept_policies(home: Path | None) -> Iterator[Policy]:
-    if home is None or not (home / "policies").is_dir():
-        return
-    for path in sorted((home / "policies").glob("*.toml")):
+def _beside(location: str) -> Path:
+    place = Path(location)
+    return place if place.is_dir() else place.parent
+
+
+def _kept_policies(beside: Path) -> Iterator[Policy]:
+    for path in sorted((beside / "policies").glob("*.toml")):
         data = read_small(path, "policy")
         if data is None or sha256_hex(data) != path.stem:
             # Not the policy of that name any more: the report says that this one is unavailable.

@@ -91,6 +91,13 @@ def test_go_proves_every_entry_of_a_ledger_with_three_levels_of_tiles(program: P
     assert json.loads(result.stdout)["entries"] == 70_000
 
 
+def test_go_proves_every_entry_of_the_reference_ledger(program: Path) -> None:
+    ledger = Path(__file__).resolve().parents[2] / "ledger"
+    done = run(program, (ledger / "log.vkey").read_text().strip(), ledger)
+    assert (0, "") == (done.returncode, done.stderr)
+    assert 26 == json.loads(done.stdout)["size"]
+
+
 @pytest.mark.parametrize("old", [0, 1, 255, 256, 300, 600])
 def test_go_proves_that_the_ledger_extends_an_older_checkpoint(program: Path, tmp_path: Path, old: int) -> None:
     leaves = leaves_of(600)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -121,7 +122,7 @@ def main() -> int:
         published = publish(reader, target, trust.log)
         reader.close()
         (target / "trust.toml").write_bytes(format_trust(evolve(trust, home=None)))
-        (target / "policy.toml").write_bytes(POLICY)
+        shutil.copytree(made.home / "policies", target / "policies")
     print(f"{published.size} entries in {target}")
     return 0
 
