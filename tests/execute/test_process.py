@@ -243,7 +243,9 @@ def test_signals_are_as_a_fresh_process_expects_them(level: str) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGUSR2, before)
     status = dict(line.split(b":\t") for line in captured.stdout.data.splitlines() if line.startswith(b"Sig"))
-    assert [status[name] for name in (b"SigBlk", b"SigIgn", b"SigCgt")] == [b"0" * 16] * 3
+    # Signals 32 and 33 belong to the C library, which lets nobody set them: as govrun inherited them, so does a child.
+    of_the_c_library = 1 << 31 | 1 << 32
+    assert [int(status[name], 16) & ~of_the_c_library for name in (b"SigBlk", b"SigIgn", b"SigCgt")] == [0, 0, 0]
 
 
 def test_the_child_dumps_no_core(level: str) -> None:
