@@ -100,19 +100,7 @@ def read_prompt(text: str | None, file: str | None) -> bytes | None:
         return text.encode("utf-8", "surrogateescape")
     if file is None:
         return None
-    try:
-        if file == "-":
-            return sys.stdin.buffer.read(MAX_PROMPT_BYTES + 1)
-        with open(file, "rb") as source:
-            return source.read(MAX_PROMPT_BYTES + 1)
-    except OSError as error:
-        raise GovrunError(
-            ExitCode.REQUEST_INVALID,
-            "request.promptFile",
-            "the prompt file cannot be read",
-            found=error.strerror,
-            expected="a readable file",
-        ) from error
+    return _read_bounded(file, MAX_PROMPT_BYTES, "request.promptFile", "the prompt file cannot be read")
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -146,16 +134,17 @@ def read_request_file(file: str) -> bytes:
     """The bytes of a request document, from a file or `-`; bounded."""
     from govrun.api import MAX_REQUEST_BYTES
 
+    return _read_bounded(file, MAX_REQUEST_BYTES, "request.file", "the request file cannot be read")
+
+
+def _read_bounded(file: str, limit: int, rule: str, what: str) -> bytes:
+    # One byte more than may be, so that whoever judges the size can see that there is more.
     try:
         if file == "-":
-            return sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
+            return sys.stdin.buffer.read(limit + 1)
         with open(file, "rb") as source:
-            return source.read(MAX_REQUEST_BYTES + 1)
+            return source.read(limit + 1)
     except OSError as error:
         raise GovrunError(
-            ExitCode.REQUEST_INVALID,
-            "request.file",
-            "the request file cannot be read",
-            found=error.strerror,
-            expected="a readable file",
+            ExitCode.REQUEST_INVALID, rule, what, found=error.strerror, expected="a readable file"
         ) from error
