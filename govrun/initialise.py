@@ -16,7 +16,7 @@ from govrun.canonical import JsonObject
 from govrun.digest import sha256_hex
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import evolve, frozen
-from govrun.home import Trust, format_policy, format_trust, trust_path
+from govrun.home import Trust, format_policy, format_trust, load_trust, read_trust_files, trust_path
 from govrun.ledger.append import create_ledger
 from govrun.ledger.checkpoint import check_origin
 from govrun.ledger.guard import Guard, heads_directory
@@ -67,6 +67,7 @@ def make_home(world: World, home: Path, origin: str | None, allowed: Sequence[tu
         beside.rename(home)
         made.clear()
         _sync(home.parent)
+        _release_place(world, name, trust_file)
     except OSError as error:
         raise _refused("home.write", "the home cannot be made", error.strerror or "?", "a writable place") from error
     finally:
@@ -74,6 +75,19 @@ def make_home(world: World, home: Path, origin: str | None, allowed: Sequence[tu
         for path in made:
             path.unlink(missing_ok=True)
     return Made(home, name, trust_file)
+
+
+def _release_place(world: World, origin: str, trust_file: Path) -> None:
+    """Let the trust files of ledgers that stood at this place before name it no more; their keys stay trusted."""
+    place = load_trust(trust_file).home
+    for earlier in read_trust_files(world):
+        path = trust_path(world.environ, earlier.origin)
+        if earlier.home == place and earlier.origin != origin and path.exists():
+            beside = path.with_suffix(".new")
+            beside.unlink(missing_ok=True)
+            _write(beside, format_trust(evolve(earlier, home=None)))
+            beside.rename(path)
+    _sync(trust_file.parent)
 
 
 def _checked_origin(origin: str) -> str:

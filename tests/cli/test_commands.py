@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -103,6 +104,21 @@ def test_an_origin_with_a_trust_file_is_not_made_again(place: Place) -> None:
     done = place.go("init", "--origin", origin, "--home", "other")
     assert (15, True) == (done.code, "[trust.exists]" in done.err)
     assert not (place.work / "other").exists()
+
+
+def test_a_new_ledger_in_the_place_of_an_old_one_is_judged_by_its_own_keys(place: Place) -> None:
+    place.is_whole = False  # two trust files, and the ledger of this place is not this place's in the end
+    old = place.root / "old.sqlite"
+    assert 0 == place.run("--", "/bin/true").code
+    shutil.move(place.ledger, old)
+    shutil.rmtree(place.home)
+    assert 0 == place.go("init", "--allow", "process").code
+    assert 0 == place.run("--", "/bin/true").code
+    assert (0, True) == ((done := place.go("verify")).code, b"assurance   keyed" in done.out)
+    # The old one is still known by its keys, wherever it lies now, but not as the ledger of this place.
+    assert (0, True) == ((kept := place.go("verify", str(old))).code, b"assurance   keyed" in kept.out)
+    shutil.copy(old, place.ledger)
+    assert 41 == place.go("verify").code
 
 
 def test_a_preflight_starts_nothing_and_writes_nothing(place: Place) -> None:
