@@ -43,6 +43,15 @@ def encode(value: Any) -> bytes:
     return data
 
 
+def encode_fitting(value: Any) -> bytes:
+    """`encode` for a value that fits a schema, and so holds nothing but what JSON has a word for.
+
+    Whether it holds a float or a name outside ASCII then shows in its bytes, at a fifth of what a walk costs.
+    """
+    data = encode_again(value)
+    return data if data.isascii() and not _may_hold_float(data) else encode(value)
+
+
 def encode_again(value: Any) -> bytes:
     """Write a value that `decode` returned, or that `encode` will be given too: a float is not noticed here."""
     try:

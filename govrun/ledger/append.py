@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
-from govrun.ledger.checkpoint import Checkpoint, VerifiedCheckpoint, sign_checkpoint, verify_checkpoint
+from govrun.ledger.checkpoint import Checkpoint, VerifiedCheckpoint, sign_verified, verify_checkpoint
 from govrun.ledger.entry import Entry, columns_of, entry_of
 from govrun.ledger.guard import Guard
-from govrun.ledger.merkle import Frontier, leaf_hash, stored_hash_count, stored_hash_index
+from govrun.ledger.merkle import EMPTY_ROOT, Frontier, leaf_hash, stored_hash_count, stored_hash_index
 from govrun.ledger.salts import SALTS_FILE, Salts
 from govrun.receipt import ZERO_HASH, Draft, Position, Statement, format_statement
 from govrun.signing.dsse import format_envelope, sign_envelope
@@ -73,7 +73,7 @@ class Writer:
         self._receipt_signer = receipt_signer
         self._log_signer = log_signer
         self._guard = guard
-        self._verified: VerifiedCheckpoint | None = None
+        self._left: tuple[VerifiedCheckpoint, Frontier] | None = None
 
     def append(
         self,
@@ -110,17 +110,17 @@ class Writer:
     ) -> tuple[Appended, ...]:
         try:
             with self.store.hold():
-                frontier = self._checked_frontier()
-                entries = self._write(
-                    frontier, drafts, salts or (None,) * len(drafts), signers or (self._receipt_signer,)
+                frontier, previous = self._checked_frontier()
+                entries, hashes = self._write(
+                    frontier, previous, drafts, salts or (None,) * len(drafts), signers or (self._receipt_signer,)
                 )
                 if not entries:
                     return ()
-                self._read_back(entries)
+                self._read_back(entries, hashes)
                 signed = self._sign_head(frontier)
                 self.store.add_checkpoint(frontier.size, signed.note)
                 self._commit(signed.note)
-                self._verified = signed
+                self._left = signed, frontier
         except GovrunError as error:
             if error.code in _AS_THEY_ARE:
                 raise
@@ -135,54 +135,64 @@ class Writer:
             ) from error
         return tuple(Appended(entry.index, entry.leaf_hash.hex(), signed.note) for entry in entries)
 
-    def _checked_frontier(self) -> Frontier:
-        """The tree as it is stored, once head, entries and hashes agree and the guard has seen nothing greater."""
-        store, origin = self.store, self.store.origin
-        size = store.size()
-        note = store.head()
-        if note is None:
-            head = Checkpoint(origin, 0, Frontier().root())
+    def _checked_frontier(self) -> tuple[Frontier, str]:
+        """The tree as it is stored and its last leaf hash (hex, zeros if empty), to be grown by one append.
+
+        Head, entries and hashes agree, and the guard has seen nothing greater.
+        """
+        store = self.store
+        ends = store.ends()
+        if ends.note is None:
+            head, left = Checkpoint(store.origin, 0, EMPTY_ROOT), None
         else:
-            # Equal bytes under the same key verify the same way.
-            if self._verified is None or self._verified.note != note:
-                self._verified = verify_checkpoint(note, origin, [self._log_signer.verifier])
-            head = self._verified.checkpoint
-        if (head.size, stored_hash_count(size)) != (size, store.node_count()):
+            head, left = self._head_of(ends.note)
+        if (head.size, stored_hash_count(ends.size)) != (ends.size, ends.hashes):
             raise _inconsistent(
                 "ledger.head",
                 "entries, tree and checkpoint disagree on the size",
-                f"{size} entries, {store.node_count()} hashes",
+                f"{ends.size} entries, {ends.hashes} hashes",
                 f"{head.size} entries, {stored_hash_count(head.size)} hashes",
             )
-        frontier = Frontier.at(size, store.hashes)
-        if frontier.root() != head.root:
+        frontier = left or Frontier.at(ends.size, store.hashes)
+        if left is None and frontier.root() != head.root:
             raise _inconsistent(
                 "ledger.root", "the stored tree has another root", frontier.root().hex(), head.root.hex()
             )
-        self._check_last(size)
+        previous = self._check_last(ends.size)
         self._guard.check(head, store.hashes)
-        return frontier
+        return frontier, previous
 
-    def _check_last(self, size: int) -> None:
-        if size:
-            leaf = self.store.leaf(size - 1) or b""
-            if [leaf_hash(leaf)] != self.store.hashes([stored_hash_index(0, size - 1)]):
-                raise _inconsistent(
-                    "ledger.leaf", f"entry {size - 1} is not the one in the tree", "another leaf hash", "the same"
-                )
+    def _head_of(self, note: bytes) -> tuple[Checkpoint, Frontier | None]:
+        """The head that a note signs, and the tree under it if this writer left it so."""
+        if self._left is None or self._left[0].note != note:
+            return verify_checkpoint(note, self.store.origin, [self._log_signer.verifier]).checkpoint, None
+        # Equal bytes under the same key verify the same way, and one root has one frontier: what somebody else does to
+        # the stored one meanwhile can make no wrong root here, and the next to open the ledger finds it.
+        verified, frontier = self._left
+        return verified.checkpoint, frontier.copy()
+
+    def _check_last(self, size: int) -> str:
+        if not size:
+            return ZERO_HASH
+        last = leaf_hash(self.store.leaf(size - 1) or b"")
+        if [last] != self.store.hashes([stored_hash_index(0, size - 1)]):
+            raise _inconsistent(
+                "ledger.leaf", f"entry {size - 1} is not the one in the tree", "another leaf hash", "the same"
+            )
+        return last.hex()
 
     def _write(
         self,
         frontier: Frontier,
+        previous: str,
         drafts: Sequence[Draft | DraftAt],
         salts: Sequence[bytes | None],
         signers: Sequence[Signer],
-    ) -> list[Entry]:
+    ) -> tuple[list[Entry], list[bytes]]:
+        """Write what the drafts become behind the entry of the leaf hash previous: entries, and hashes of the tree."""
         store = self.store
-        previous = ZERO_HASH
-        if frontier.size:
-            previous = store.hashes([stored_hash_index(0, frontier.size - 1)])[0].hex()
         entries: list[Entry] = []
+        hashes: list[bytes] = []
         for source, salt in zip(drafts, salts, strict=True):
             index = frontier.size
             position = Position(store.origin, index, previous)
@@ -194,12 +204,14 @@ class Writer:
             columns = columns_of(Statement(draft.kind, placed, position))
             self._check_links(draft, index)
             entry = entry_of(index, _signed(payload, signers))
-            store.add_entry(entry, columns, stored_hash_count(index), frontier.append(entry.leaf_hash))
+            grown = frontier.append(entry.leaf_hash)
+            store.add_entry(entry, columns, stored_hash_count(index), grown)
             # Before the commit, so that no durable receipt lacks its salt while the machine stays up.
             self.salts.write(index, salt)
             entries.append(entry)
+            hashes += grown
             previous = entry.leaf_hash.hex()
-        return entries
+        return entries, hashes
 
     def _check_links(self, draft: Draft, index: int) -> None:
         """An intent claims its request id alone; outcome and gap belong to an intent of this ledger, once each."""
@@ -250,7 +262,7 @@ class Writer:
         found = self.store.hashes([stored_hash_index(0, index)])
         return found[0].hex() if found else None
 
-    def _read_back(self, entries: Sequence[Entry]) -> None:
+    def _read_back(self, entries: Sequence[Entry], hashes: Sequence[bytes]) -> None:
         # One flipped bit that is signed over ends a log; what is hashed again is what the store will give.
         for entry in entries:
             if leaf_hash(self.store.leaf(entry.index) or b"") != entry.leaf_hash:
@@ -260,18 +272,16 @@ class Writer:
                     "other bytes",
                     "same",
                 )
+        # Those that stood before are what the head says: that was checked under the same lock.
+        at = stored_hash_count(entries[0].index)
+        if self.store.hashes(range(at, at + len(hashes))) != hashes:
+            raise _inconsistent(
+                "append.readBack", "the tree reads differently than it was written", "another hash", "same"
+            )
 
     def _sign_head(self, frontier: Frontier) -> VerifiedCheckpoint:
-        # From the stored hashes once more, not from those in memory.
-        root = Frontier.at(frontier.size, self.store.hashes).root()
-        if root != frontier.root():
-            raise _inconsistent(
-                "append.readBack", "the tree reads differently than it was written", "another root", "same"
-            )
         try:
-            note = sign_checkpoint(Checkpoint(self.store.origin, frontier.size, root), self._log_signer)
-            # A signature that does not verify would end the log as surely as a wrong root.
-            return verify_checkpoint(note, self.store.origin, [self._log_signer.verifier])
+            return sign_verified(Checkpoint(self.store.origin, frontier.size, frontier.root()), self._log_signer)
         except Exception as error:
             raise GovrunError(
                 ExitCode.CHECKPOINT_FAILED,

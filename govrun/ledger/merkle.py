@@ -97,6 +97,13 @@ class Frontier:
         frontier._peaks = list(_read(reader, [stored_hash_index(*peak) for peak in _peaks(0, size)]))
         return frontier
 
+    def copy(self) -> Frontier:
+        """The same frontier, to be grown apart from this one."""
+        frontier = Frontier()
+        frontier.size = self.size
+        frontier._peaks = self._peaks.copy()
+        return frontier
+
     def append(self, new_leaf_hash: bytes) -> list[bytes]:
         """Add a leaf; the hashes that the list grows by, in its order (see `hashes_for_append`)."""
         peaks = self._peaks
