@@ -25,7 +25,7 @@ from govrun.signing.keys import Signer
 from govrun.world import World
 
 if TYPE_CHECKING:
-    from govrun.ledger.sqlite import SqliteStore
+    from govrun.ledger.sqlite import Ends, SqliteStore
 
 # A draft that needs to know its place, or that looks at the store while it is held; None appends nothing.
 DraftAt = Callable[[Position], Draft | None]
@@ -73,7 +73,8 @@ class Writer:
         self._receipt_signer = receipt_signer
         self._log_signer = log_signer
         self._guard = guard
-        self._left: tuple[VerifiedCheckpoint, Frontier] | None = None
+        # What the last append left: its head, the tree under it, and its last leaf hash (hex).
+        self._left: tuple[VerifiedCheckpoint, Frontier, str] | None = None
 
     def append(
         self,
@@ -93,13 +94,15 @@ class Writer:
         """
         appended = self._append(drafts, salts, signers)
         if appended:
-            self.remember(appended[-1].checkpoint)
+            self.remember()
         return appended
 
-    def remember(self, note: bytes) -> None:
-        """Merge a durable head into the guard; what keeps it from being merged becomes `warning`."""
+    def remember(self) -> None:
+        """Merge the head that the last append left into the guard; what keeps it from it becomes `warning`."""
+        if self._left is None:
+            return
         try:
-            self._guard.merge(note)
+            self._guard.merge(self._left[0])
             self.warning = None
         except GovrunError as error:
             # The entry is durable: refusing now would say that it is not.
@@ -120,7 +123,7 @@ class Writer:
                 signed = self._sign_head(frontier)
                 self.store.add_checkpoint(frontier.size, signed.note)
                 self._commit(signed.note)
-                self._left = signed, frontier
+                self._left = signed, frontier, entries[-1].leaf_hash.hex()
         except GovrunError as error:
             if error.code in _AS_THEY_ARE:
                 raise
@@ -142,10 +145,28 @@ class Writer:
         """
         store = self.store
         ends = store.ends()
-        if ends.note is None:
-            head, left = Checkpoint(store.origin, 0, EMPTY_ROOT), None
+        left = self._left
+        if left is not None and left[0].note == ends.note:
+            # The very note that this writer signed over this frontier: neither needs to be found again, which would
+            # cost half of an append. Whatever else is done to the tables meanwhile can make no wrong root here.
+            head, frontier, previous = left[0].checkpoint, left[1].copy(), left[2]
+            self._check_sizes(head, ends)
         else:
-            head, left = self._head_of(ends.note)
+            head = Checkpoint(store.origin, 0, EMPTY_ROOT)
+            if ends.note is not None:
+                head = verify_checkpoint(ends.note, store.origin, [self._log_signer.verifier]).checkpoint
+            self._check_sizes(head, ends)
+            frontier = Frontier.at(ends.size, store.hashes)
+            if frontier.root() != head.root:
+                raise _inconsistent(
+                    "ledger.root", "the stored tree has another root", frontier.root().hex(), head.root.hex()
+                )
+            previous = self._checked_last(ends.size)
+        self._guard.check(head, store.hashes)
+        return frontier, previous
+
+    @staticmethod
+    def _check_sizes(head: Checkpoint, ends: Ends) -> None:
         if (head.size, stored_hash_count(ends.size)) != (ends.size, ends.hashes):
             raise _inconsistent(
                 "ledger.head",
@@ -153,25 +174,8 @@ class Writer:
                 f"{ends.size} entries, {ends.hashes} hashes",
                 f"{head.size} entries, {stored_hash_count(head.size)} hashes",
             )
-        frontier = left or Frontier.at(ends.size, store.hashes)
-        if left is None and frontier.root() != head.root:
-            raise _inconsistent(
-                "ledger.root", "the stored tree has another root", frontier.root().hex(), head.root.hex()
-            )
-        previous = self._check_last(ends.size)
-        self._guard.check(head, store.hashes)
-        return frontier, previous
 
-    def _head_of(self, note: bytes) -> tuple[Checkpoint, Frontier | None]:
-        """The head that a note signs, and the tree under it if this writer left it so."""
-        if self._left is None or self._left[0].note != note:
-            return verify_checkpoint(note, self.store.origin, [self._log_signer.verifier]).checkpoint, None
-        # Equal bytes under the same key verify the same way, and one root has one frontier: what somebody else does to
-        # the stored one meanwhile can make no wrong root here, and the next to open the ledger finds it.
-        verified, frontier = self._left
-        return verified.checkpoint, frontier.copy()
-
-    def _check_last(self, size: int) -> str:
+    def _checked_last(self, size: int) -> str:
         if not size:
             return ZERO_HASH
         last = leaf_hash(self.store.leaf(size - 1) or b"")
@@ -330,7 +334,7 @@ def create_ledger(
         making.unlink(missing_ok=True)
         raise
     # Only now: the guard never leads.
-    writer.remember(appended.checkpoint)
+    writer.remember()
     return appended
 
 

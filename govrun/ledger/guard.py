@@ -16,10 +16,9 @@ from typing import Final
 
 from govrun.errors import ExitCode, GovrunError
 from govrun.ledger import lock
-from govrun.ledger.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
+from govrun.ledger.checkpoint import Checkpoint, VerifiedCheckpoint, verify_checkpoint
 from govrun.ledger.merkle import HashReader, consistency_proof, verify_consistency
 from govrun.signing.keys import Verifier
-from govrun.signing.note import parse_note
 from govrun.world import World
 
 WAIT_MS: Final = 2_000
@@ -99,11 +98,11 @@ class Guard:
                 f"an extension of {seen.root.hex()[:16]}... at size {seen.size}",
             ) from error
 
-    def merge(self, note: bytes) -> None:
+    def merge(self, head: VerifiedCheckpoint) -> None:
         """Remember the head that a commit has just made, unless a greater one is remembered already.
 
-        note: a checkpoint that this log's key signed. GovrunError (ledger-unavailable): it cannot be written; the
-        guard then lags, and the ledger is as good as before.
+        GovrunError (ledger-unavailable): it cannot be written; the guard then lags, and the ledger is as good as
+        before.
         """
         try:
             descriptor = self._open()
@@ -116,7 +115,7 @@ class Guard:
                         found=f"locked for {WAIT_MS} ms",
                         expected="a lock that is released within the deadline",
                     )
-                self._merge_locked(descriptor, note)
+                self._merge_locked(descriptor, head.note, head.checkpoint)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -129,10 +128,9 @@ class Guard:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             return lock.open_lock_file(self.path)
 
-    def _merge_locked(self, descriptor: int, note: bytes) -> None:
+    def _merge_locked(self, descriptor: int, note: bytes, head: Checkpoint) -> None:
         data = os.pread(descriptor, 2 * SLOT_BYTES, 0)
         slot, seen = self._greatest(data)
-        head = parse_checkpoint(parse_note(note).text)
         if seen is not None and seen.size >= head.size:
             return
         padded = note.ljust(SLOT_BYTES, b"\0")

@@ -12,7 +12,7 @@ import pytest
 
 from govrun.errors import ExitCode, GovrunError
 from govrun.ledger.append import Writer, create_ledger
-from govrun.ledger.checkpoint import Checkpoint, sign_checkpoint
+from govrun.ledger.checkpoint import Checkpoint, sign_checkpoint, sign_verified, verify_checkpoint
 from govrun.ledger.guard import SLOT_BYTES, Guard, heads_directory
 from govrun.ledger.sqlite import open_store
 from govrun.signing.keys import signer_from_seed
@@ -116,7 +116,7 @@ def test_a_lesser_head_does_not_replace_a_greater(home: Home) -> None:
     append(home, 3)
     guard = home.guard()
     for size in (1, 4):
-        guard.merge(sign_checkpoint(Checkpoint(ORIGIN, size, b"x" * 32), LOG))
+        guard.merge(sign_verified(Checkpoint(ORIGIN, size, b"x" * 32), LOG))
     seen = home.guard().seen()
     assert seen is not None
     assert 4 == seen.size
@@ -149,14 +149,14 @@ def test_a_remembered_head_of_another_key_is_refused(home: Home) -> None:
 
 def test_a_head_that_finds_no_room_is_a_warning_and_the_one_before_stays(home: Home) -> None:
     with home.writer() as writer:
-        first, second = (writer.append([denied()])[0].checkpoint for _ in range(2))
+        first, _ = (writer.append([denied()])[0].checkpoint for _ in range(2))
         home.guard().path.unlink()
-        writer.remember(first)
+        home.guard().merge(verify_checkpoint(first, ORIGIN, [LOG.verifier]))
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         for limit in (SLOT_BYTES, SLOT_BYTES + 100):  # no room, and not enough
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
             try:
-                writer.remember(second)
+                writer.remember()
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
             assert writer.warning is not None
@@ -164,7 +164,7 @@ def test_a_head_that_finds_no_room_is_a_warning_and_the_one_before_stays(home: H
             seen = home.guard().seen()
             assert seen is not None
             assert 2 == seen.size
-        writer.remember(second)
+        writer.remember()
         assert writer.warning is None
     seen = home.guard().seen()
     assert seen is not None
