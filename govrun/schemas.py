@@ -15,7 +15,16 @@ from govrun.errors import ExitCode, GovrunError
 _PACKAGE: Final = Path(__file__).resolve().parent
 
 # Receipts and policies refer to schemas by name and digest; this is the whole list.
-NAMES: Final = ("config.v1", "policy.v1", "project.v1", "receipt.v1", "report.v1", "request.v1", "trust.v1")
+NAMES: Final = (
+    "config.v1",
+    "inclusion.v1",
+    "policy.v1",
+    "project.v1",
+    "receipt.v1",
+    "report.v1",
+    "request.v1",
+    "trust.v1",
+)
 
 
 def schema_bytes(name: str) -> bytes:

@@ -16,7 +16,7 @@ COMMANDS: Final = {
     "backends": ("govrun.cli.backends", "List the backends, without importing them."),
     "verify": ("govrun.cli.verify", "Verify a ledger: chain, tree, checkpoint, signatures, open intents."),
     "audit": ("govrun.cli.audit", "Verify a ledger, then judge every receipt by a policy."),
-    "ledger": ("govrun.cli.ledger", "Read and publish a ledger."),
+    "ledger": ("govrun.cli.ledger", "Read, prove and publish a ledger."),
     "keys": ("govrun.cli.keys", "Show the keys of a .govrun."),
     "config": ("govrun.cli.config", "Show every setting and where it came from."),
 }

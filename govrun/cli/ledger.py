@@ -1,53 +1,39 @@
-"""`govrun ledger`: list and show entries, print the checkpoint, publish."""
+"""`govrun ledger`: list and show entries, print the checkpoint, publish; what else there is stands beside."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from govrun.cli.common import find_settings
+from govrun.cli.one_ledger import leaf_at, ledger_options, newest_checkpoint, reading
 from govrun.cli.output import show_json, table
-from govrun.errors import ExitCode, GovrunError
+from govrun.cli.prove import prove
 from govrun.ledger.entry import IndexColumns, columns_of
-from govrun.ledger.read import Reader, open_ledger
+from govrun.ledger.read import Reader
 from govrun.receipt import KINDS, parse_statement
 from govrun.signing.dsse import parse_envelope
-
-_ledger = click.option("--ledger", metavar="LEDGER", help="SQLite file, .govrun or published directory.")
-_home = click.option("--home", metavar="DIR", help="The .govrun whose ledger to read when none is named.")
 
 
 @click.group("ledger")
 def command() -> None:
-    """Read and publish a ledger. What is shown is read, not verified: that is `govrun verify`."""
+    """Read, prove and publish a ledger. What is shown is read, not verified: that is `govrun verify`."""
 
 
-@contextmanager
-def _reading(ledger: str | None, home: str | None) -> Iterator[Reader]:
-    if ledger is None:
-        _, settings = find_settings({"home": home})
-        ledger = str(settings.ledger)
-    reader = open_ledger(ledger)
-    try:
-        yield reader
-    finally:
-        reader.close()
+command.add_command(prove)
 
 
 @command.command("list")
-@_ledger
-@_home
+@ledger_options
 @click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, help="Only entries of this kind.")
 @click.option("--last", type=click.IntRange(1), default=20, show_default=True, help="How many entries, from the end.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def list_entries(ledger: str | None, home: str | None, kinds: tuple[str, ...], last: int, as_json: bool) -> None:
     """List the newest entries, oldest of them first."""
-    with _reading(ledger, home) as reader:
+    with reading(ledger, home) as reader:
         rows = _newest(reader, kinds, last)
         size = reader.size
     if as_json:
@@ -105,21 +91,12 @@ def _json(row: IndexColumns) -> dict[str, Any]:
 
 @command.command("show")
 @click.argument("index", type=click.IntRange(0))
-@_ledger
-@_home
+@ledger_options
 @click.option("--raw", is_flag=True, help="The leaf: the envelope's exact bytes.")
 def show(index: int, ledger: str | None, home: str | None, raw: bool) -> None:
     """Show one entry: its receipt as JSON, or with --raw the exact bytes of its envelope."""
-    with _reading(ledger, home) as reader:
-        if index >= reader.size:
-            raise GovrunError(
-                ExitCode.COULD_NOT_CHECK,
-                "ledger.index",
-                "there is no such entry",
-                found=f"entry {index}",
-                expected=f"0 to {reader.size - 1}",
-            )
-        leaf = next(iter(reader.leaves(index, index + 1)))[0]
+    with reading(ledger, home) as reader:
+        leaf = leaf_at(reader, index)
     if raw:
         sys.stdout.buffer.write(leaf)
         sys.stdout.buffer.flush()
@@ -130,27 +107,18 @@ def show(index: int, ledger: str | None, home: str | None, raw: bool) -> None:
 
 
 @command.command("checkpoint")
-@_ledger
-@_home
+@ledger_options
 def checkpoint(ledger: str | None, home: str | None) -> None:
     """Print the newest checkpoint. Keep it elsewhere: `verify --checkpoint` shows that nothing below it changed."""
-    with _reading(ledger, home) as reader:
-        note = reader.checkpoint()
-    if note is None:
-        raise GovrunError(
-            ExitCode.COULD_NOT_CHECK,
-            "checkpoint.none",
-            "the ledger has no checkpoint",
-            expected="a ledger with entries",
-        )
+    with reading(ledger, home) as reader:
+        note = newest_checkpoint(reader)
     sys.stdout.buffer.write(note)
     sys.stdout.buffer.flush()
 
 
 @command.command("publish")
 @click.argument("directory")
-@_ledger
-@_home
+@ledger_options
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def publish(directory: str, ledger: str | None, home: str | None, as_json: bool) -> None:
     """Publish the ledger as static files (C2SP tlog-tiles) for any web server; again touches only what changed."""
@@ -159,7 +127,7 @@ def publish(directory: str, ledger: str | None, home: str | None, as_json: bool)
 
     _, settings = find_settings({"home": home})
     verifier = load_signer(settings.home / "keys" / "log.key").verifier
-    with _reading(ledger, home) as reader:
+    with reading(ledger, home) as reader:
         done = write(reader, Path(directory), verifier)
     if as_json:
         show_json({"directory": directory, "size": done.size, "since": done.since, "written": done.written})

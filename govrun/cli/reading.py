@@ -15,7 +15,7 @@ from govrun.audit.report import Report
 from govrun.audit.trust import TrustedKeys, trusted_by
 from govrun.audit.verify import Question
 from govrun.cli.common import find_settings
-from govrun.cli.output import progress
+from govrun.cli.output import progress, show_bytes
 from govrun.digest import sha256_hex
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
@@ -54,6 +54,15 @@ def audit_options(command: Command) -> Command:
             help="Evidence that must be there: trusted keys, a pinned checkpoint, an end for every invocation.",
         ),
         click.option("--checkpoint", metavar="FILE", help="A checkpoint that you kept: the ledger must extend it."),
+        trust_options,
+    ):
+        command = option(command)
+    return command
+
+
+def trust_options(command: Command) -> Command:
+    """Whose keys count: --key, or --trust."""
+    for option in (
         click.option("--trust", "trust_file", metavar="FILE", help="A trust file (default: yours for this origin)."),
         click.option("--key", "keys", metavar="VKEY", multiple=True, help="A key you trust, instead of a trust file."),
     ):
@@ -68,10 +77,10 @@ def open_reading(options: Mapping[str, Any]) -> Iterator[Reading]:
     location, home = _locate(options, world)
     reader = open_ledger(location)
     try:
-        trust = _trust_file(options, reader, world, home if options.get("ledger") is None else None)
+        trust, trusted = whom_to_trust(options, reader.origin, world, home if options.get("ledger") is None else None)
         yield Reading(
             reader=reader,
-            trusted=_trusted(options, reader, trust),
+            trusted=trusted,
             question=_question(options, location, world, trust),
             policy=None if home is None else home / "policy.toml",
             policies=tuple(_kept_policies(_beside(location))),
@@ -89,7 +98,22 @@ def _locate(options: Mapping[str, Any], world: World) -> tuple[str, Path | None]
     return named, beside if (beside / "ledger.sqlite").exists() else None
 
 
-def _trust_file(options: Mapping[str, Any], reader: Reader, world: World, home: Path | None) -> Trust | None:
+def whom_to_trust(
+    options: Mapping[str, Any], origin: str, world: World, home: Path | None = None
+) -> tuple[Trust | None, TrustedKeys | None]:
+    """The trust file that decides, if one does, and the keys that count for the log origin.
+
+    home: the home whose own ledger is read.
+    """
+    trust = _trust_file(options, origin, world, home)
+    if trust is not None:
+        return trust, trusted_by(trust)
+    if options["keys"]:
+        return None, _by_role(tuple(parse_vkey(text) for text in options["keys"]), origin)
+    return None, None
+
+
+def _trust_file(options: Mapping[str, Any], origin: str, world: World, home: Path | None) -> Trust | None:
     """The trust file that decides: the named one, that of the home whose own ledger is read, that of the origin."""
     if options["keys"] and options["trust_file"]:
         raise click.UsageError("--key and --trust exclude each other")
@@ -104,15 +128,7 @@ def _trust_file(options: Mapping[str, Any], reader: Reader, world: World, home: 
         own = next((trust for trust in known if trust.home == real), None)
         if own is not None:
             return own
-    return next((trust for trust in known if trust.origin == reader.origin), None)
-
-
-def _trusted(options: Mapping[str, Any], reader: Reader, trust: Trust | None) -> TrustedKeys | None:
-    if trust is not None:
-        return trusted_by(trust)
-    if options["keys"]:
-        return _by_role(tuple(parse_vkey(text) for text in options["keys"]), reader.origin)
-    return None
+    return next((trust for trust in known if trust.origin == origin), None)
 
 
 def _by_role(verifiers: tuple[Any, ...], origin: str) -> TrustedKeys:
@@ -137,7 +153,7 @@ def _by_role(verifiers: tuple[Any, ...], origin: str) -> TrustedKeys:
 def _question(options: Mapping[str, Any], location: str, world: World, trust: Trust | None) -> Question:
     beside = _beside(location)
     return Question(
-        pinned=_pin(options["checkpoint"], trust),
+        pinned=pin_of(options["checkpoint"], trust),
         require=options["require"],
         at=_instant(options["at"], world),
         is_running=_running(beside) if (beside / "leases").is_dir() else None,
@@ -147,9 +163,15 @@ def _question(options: Mapping[str, Any], location: str, world: World, trust: Tr
     )
 
 
-def _pin(file: str | None, trust: Trust | None) -> bytes | None:
+def pin_of(file: str | None, trust: Trust | None) -> bytes | None:
+    """The pinned checkpoint: the named file, or the trust file's."""
     if file is None:
         return None if trust is None or trust.checkpoint is None else trust.checkpoint.encode()
+    return read_checkpoint(file)
+
+
+def read_checkpoint(file: str) -> bytes:
+    """The bytes of a checkpoint that was kept in a file."""
     data = read_small(Path(file), "checkpoint")
     if data is None:
         raise GovrunError(
@@ -204,8 +226,7 @@ def conclude(report: Report, form: str) -> int:
     if form == "json":
         from govrun.formats import as_json
 
-        sys.stdout.buffer.write(as_json.render(report))
-        sys.stdout.buffer.flush()
+        show_bytes(as_json.render(report))
     else:
         from govrun.formats import as_text
 

@@ -28,7 +28,7 @@ def to_object(report: Report) -> JsonObject:
         "ledger": {"origin": report.origin, "size": report.size, "rootHash": report.root},
         "integrity": {
             "status": report.integrity,
-            "brokenAt": None if report.broken_at is None else _finding(report.broken_at),
+            "brokenAt": None if report.broken_at is None else finding_object(report.broken_at),
         },
         "assurance": {
             "level": report.assurance,
@@ -51,12 +51,13 @@ def _check(check: Check) -> JsonObject:
         "judged": check.judged,
         "failed": check.failed,
         "findingCount": check.count,
-        "findings": [_finding(finding) for finding in check.findings],
+        "findings": [finding_object(finding) for finding in check.findings],
         "note": check.note,
     }
 
 
-def _finding(finding: Finding) -> JsonObject:
+def finding_object(finding: Finding) -> JsonObject:
+    """A finding as programs read it."""
     return {
         "check": finding.check,
         "rule": finding.rule,

@@ -5,20 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from govrun.audit.report import Check, Counts, Finding, PolicyCounts, Report, Status
-from govrun.errors import ExitCode
+from govrun.audit.report import Check, Counts, PolicyCounts, Report
+from govrun.formats import words
 
 # How many findings of one check are shown; the rest are counted.
 SHOWN: Final = 5
-_MOST_CHARACTERS: Final = 300
-
-_MARKS: Final[dict[Status, tuple[str, str]]] = {
-    "passed": ("ok", "\x1b[32m"),
-    "warned": ("warn", "\x1b[33m"),
-    "failed": ("FAIL", "\x1b[31m"),
-    "notChecked": ("-", "\x1b[2m"),
-}
-_RESET: Final = "\x1b[0m"
 _SINGULAR: Final = {"policyAdopted": "policy adopted", "keyAdded": "key added", "keyRevoked": "key revoked"}
 _PLURAL: Final = {"intent": "intents", "outcome": "outcomes", "gap": "gaps"}
 
@@ -32,10 +23,10 @@ def render(report: Report, *, colour: bool = False) -> str:
 
 
 def _lines(report: Report, colour: bool) -> Iterator[str]:
-    yield _field("ledger", _plain(report.origin))
-    yield _field("entries", f"{report.size:,}{_kinds(report.counts)}")
+    yield words.field("ledger", words.plain(report.origin))
+    yield words.field("entries", f"{report.size:,}{_kinds(report.counts)}")
     if report.root is not None:
-        yield _field("root", report.root)
+        yield words.field("root", report.root)
     yield ""
     wide = max((len(check.what) for check in report.checks), default=0)
     numbers = max((len(_ratio(check)) for check in report.checks), default=0)
@@ -43,24 +34,20 @@ def _lines(report: Report, colour: bool) -> Iterator[str]:
         yield from _check(check, wide, numbers, colour)
     yield ""
     if report.policy is not None:
-        yield from _fields("policy", _policy(report.policy))
+        yield from words.fields("policy", _policy(report.policy))
     if unended := _unended(report.counts):
-        yield _field("open", unended)
-    yield from _fields("integrity", _integrity(report))
-    yield from _fields("assurance", (report.assurance, *map(_plain, report.assurance_lines)))
-    yield from _fields("not shown", report.not_shown)
-    yield _field("verdict", _verdict(report.exit_code))
+        yield words.field("open", unended)
+    yield from words.fields("integrity", _integrity(report))
+    yield from words.fields("assurance", (report.assurance, *map(words.plain, report.assurance_lines)))
+    yield from words.fields("not shown", report.not_shown)
+    yield words.field("verdict", words.verdict(report.exit_code))
 
 
 def _check(check: Check, wide: int, numbers: int, colour: bool) -> Iterator[str]:
-    word, start = _MARKS[check.status]
-    mark = f"{word:<4}"
-    if colour:
-        mark = f"{start}{mark}{_RESET}"
     note = f"  ({check.note})" if check.note else ""
-    yield f"  {mark}  {check.what:<{wide}}  {_ratio(check):>{numbers}}{note}".rstrip()
+    yield f"  {words.mark(check.status, colour)}  {check.what:<{wide}}  {_ratio(check):>{numbers}}{note}".rstrip()
     for finding in check.findings[:SHOWN]:
-        yield from _finding(finding)
+        yield from words.finding_lines(finding)
     if check.count > SHOWN:
         yield f"          and {check.count - SHOWN:,} more"
 
@@ -69,18 +56,6 @@ def _ratio(check: Check) -> str:
     if check.status == "notChecked":
         return "not checked"
     return f"{check.judged - check.failed:,} of {check.judged:,}"
-
-
-def _finding(finding: Finding) -> Iterator[str]:
-    where = "" if finding.index is None else f"entry {finding.index:,}: "
-    yield f"          {where}{_plain(finding.what)} [{_plain(finding.rule)}]"
-    values = [
-        f"{name} {_plain(value)}"
-        for name, value in (("found", finding.found), ("expected", finding.expected))
-        if value is not None
-    ]
-    if values:
-        yield f"            {'; '.join(values)}"
 
 
 def _kinds(counts: Counts) -> str:
@@ -116,26 +91,4 @@ def _integrity(report: Report) -> Iterator[str]:
     yield report.integrity
     if (broken := report.broken_at) is not None:
         where = "" if broken.index is None else f"at entry {broken.index:,}: "
-        yield f"{where}{_plain(broken.what)}"
-
-
-def _verdict(code: ExitCode) -> str:
-    if code is ExitCode.SUCCESS:
-        return "yes"
-    return f"{'none' if code is ExitCode.COULD_NOT_CHECK else 'no'} ({int(code)} {code.label})"
-
-
-def _fields(name: str, values: Iterator[str] | tuple[str, ...]) -> Iterator[str]:
-    for number, value in enumerate(values):
-        yield _field(name if number == 0 else "", value)
-
-
-def _field(name: str, value: str) -> str:
-    return f"{name:<10}  {value}".rstrip()
-
-
-def _plain(text: str) -> str:
-    """The text on one line: nothing in it can move the cursor, and its length is bounded."""
-    if len(text) > _MOST_CHARACTERS:
-        text = text[:_MOST_CHARACTERS] + "..."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        yield f"{where}{words.plain(broken.what)}"

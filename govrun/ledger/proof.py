@@ -30,7 +30,8 @@ from govrun.signing.note import parse_note
 MAX_PROOF_BYTES: Final = 262_144
 MAX_HASHES: Final = 63
 
-_FIRST_LINE: Final = b"c2sp.org/tlog-proof@v1"
+_FORMAT: Final = b"c2sp.org/tlog-proof@"
+_FIRST_LINE: Final = _FORMAT + b"v1"
 _INDEX = re.compile(rb"index (0|[1-9][0-9]{0,18})")
 
 
@@ -68,6 +69,11 @@ def format_proof(proof: LogProof) -> bytes:
         b"",
     ]
     return b"".join(line + b"\n" for line in lines) + proof.checkpoint
+
+
+def is_proof(head: bytes) -> bool:
+    """Whether a file that begins like this means to be a log proof, of whatever version."""
+    return head.startswith(_FORMAT)
 
 
 def parse_proof(data: bytes) -> LogProof:

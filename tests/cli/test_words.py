@@ -21,6 +21,7 @@ COMMANDS = [
     ("ledger", "list"),
     ("ledger", "show"),
     ("ledger", "checkpoint"),
+    ("ledger", "prove"),
     ("ledger", "publish"),
     ("keys",),
     ("keys", "list"),

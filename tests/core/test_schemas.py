@@ -22,7 +22,7 @@ from govrun.redact import TYPED
 
 Refuses = Callable[..., GovrunError]
 DIRECTORY = Path(schemas.__file__).parent.parent / "schemas"
-WRITTEN_ONLY = {"report.v1"}  # no bounds for what govrun writes and never reads
+WRITTEN_ONLY = {"inclusion.v1", "report.v1"}  # no bounds for what govrun writes and never reads
 BOUND = 2**53 - 1
 PLACE = Position("example.com/log", 7, "0" * 64)
 

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 
 from govrun.ledger import merkle, tile
 from govrun.ledger.checkpoint import Checkpoint, sign_checkpoint
+from govrun.ledger.read import open_ledger
 from govrun.signing.keys import format_vkey, signer_from_seed
 
 SOURCE = Path(__file__).parent / "go"
@@ -116,6 +118,39 @@ def test_go_refuses_a_ledger_that_does_not_extend_the_older_checkpoint(program: 
     for old in ("fork", "longer"):
         result = run(program, "-consistency", tmp_path / old / "checkpoint", VKEY, tmp_path / "new")
         assert (result.returncode, result.stdout) == (1, "")
+
+
+def proof_of(directory: Path, index: int) -> bytes:
+    """What `govrun ledger prove` gives for one entry of a published directory."""
+    environ = {**os.environ, "PYTHONPATH": str(SOURCE.parents[2])}
+    words = [sys.executable, "-m", "govrun", "ledger", "prove", str(index), "--ledger", str(directory)]
+    return subprocess.run(words, env=environ, capture_output=True, check=True, timeout=60).stdout
+
+
+@pytest.mark.parametrize("index", [0, 1, 16, 24, 25])
+def test_go_checks_the_proof_of_one_entry_without_its_ledger(program: Path, tmp_path: Path, index: int) -> None:
+    ledger = Path(__file__).resolve().parents[2] / "ledger"
+    (tmp_path / "proof").write_bytes(proof_of(ledger, index))
+    done = run(program, "-proof", tmp_path / "proof", (ledger / "log.vkey").read_text().strip())
+    assert (0, "") == (done.returncode, done.stderr)
+    found = json.loads(done.stdout)
+    (leaves,) = open_ledger(ledger).leaves(index, index + 1)
+    assert {"index": index, "size": 26, "leafHash": base64.b64encode(merkle.leaf_hash(leaves[0])).decode()} == {
+        name: found[name] for name in ("index", "size", "leafHash")
+    }
+
+
+def test_go_refuses_a_changed_proof_and_another_key(program: Path, tmp_path: Path) -> None:
+    ledger = Path(__file__).resolve().parents[2] / "ledger"
+    vkey = (ledger / "log.vkey").read_text().strip()
+    data = proof_of(ledger, 7)
+    file = tmp_path / "proof"
+    for at in range(0, len(data), 97):
+        file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        assert (1, "") == ((done := run(program, "-proof", file, vkey)).returncode, done.stdout), at
+    file.write_bytes(data)
+    assert 0 == run(program, "-proof", file, vkey).returncode
+    assert 1 == run(program, "-proof", file, VKEY).returncode
 
 
 def test_go_refuses_another_key(program: Path, tmp_path: Path) -> None:

@@ -1,16 +1,21 @@
 // Interop checks a published govrun ledger with the Go checksum database's own packages.
 //
 //	interop [-consistency OLD_NOTE] VKEY DIRECTORY
+//	interop -proof FILE VKEY
 //
 // DIRECTORY holds checkpoint, tile/<L>/<N>[.p/<W>] and tile/entries/<N>[.p/<W>] (C2SP tlog-tiles). The program opens
 // the checkpoint with sumdb/note, reads every tile through sumdb/tlog, which authenticates it against the signed root,
 // compares the leaf hash of every entry with the tree, and proves every entry included. With -consistency it also
 // proves that the tree extends the one in OLD_NOTE, a file. It trusts VKEY and nothing in DIRECTORY.
 //
+// With -proof it reads the proof of one entry (C2SP tlog-proof, the entry's bytes in its extra line), opens the
+// checkpoint in it with sumdb/note, and checks the inclusion proof with sumdb/tlog. No ledger is needed.
+//
 // On success: one line of JSON and exit code 0. On anything else: a line on stderr and exit code 1.
 package main
 
 import (
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -37,16 +42,25 @@ type report struct {
 	Root           string `json:"root"`
 	Entries        int64  `json:"entries"`
 	ConsistentWith *int64 `json:"consistentWith,omitempty"`
+	Index          *int64 `json:"index,omitempty"`
+	LeafHash       string `json:"leafHash,omitempty"`
 }
 
 func main() {
 	older := flag.String("consistency", "", "file with an older checkpoint of the same log")
+	proof := flag.String("proof", "", "file with the proof of one entry")
 	flag.Parse()
-	if flag.NArg() != 2 {
-		fmt.Fprintln(os.Stderr, "usage: interop [-consistency OLD_NOTE] VKEY DIRECTORY")
+	var found *report
+	var err error
+	switch {
+	case *proof != "" && *older == "" && flag.NArg() == 1:
+		found, err = checkProof(flag.Arg(0), *proof)
+	case *proof == "" && flag.NArg() == 2:
+		found, err = check(flag.Arg(0), flag.Arg(1), *older)
+	default:
+		fmt.Fprintln(os.Stderr, "usage: interop [-consistency OLD_NOTE] VKEY DIRECTORY\n       interop -proof FILE VKEY")
 		os.Exit(2)
 	}
-	found, err := check(flag.Arg(0), flag.Arg(1), *older)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "interop:", err)
 		os.Exit(1)
@@ -96,6 +110,10 @@ func openCheckpoint(path string, verifier note.Verifier) (tlog.Tree, error) {
 	if err != nil {
 		return tlog.Tree{}, err
 	}
+	return parseCheckpoint(data, verifier)
+}
+
+func parseCheckpoint(data []byte, verifier note.Verifier) (tlog.Tree, error) {
 	opened, err := note.Open(data, note.VerifierList(verifier))
 	if err != nil {
 		return tlog.Tree{}, err
@@ -116,6 +134,55 @@ func openCheckpoint(path string, verifier note.Verifier) (tlog.Tree, error) {
 		return tlog.Tree{}, err
 	}
 	return tlog.Tree{N: size, Hash: root}, nil
+}
+
+// checkProof proves that the entry in the file path is in the log of vkey.
+func checkProof(vkey, path string) (*report, error) {
+	verifier, err := note.NewVerifier(vkey)
+	if err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	head, checkpoint, found := strings.Cut(string(data), "\n\n")
+	lines := strings.Split(head, "\n")
+	if !found || len(lines) < 3 || lines[0] != "c2sp.org/tlog-proof@v1" {
+		return nil, errors.New("this is not a log proof")
+	}
+	encoded, isExtra := strings.CutPrefix(lines[1], "extra ")
+	decimal, isIndex := strings.CutPrefix(lines[2], "index ")
+	if !isExtra || !isIndex {
+		return nil, errors.New("the proof lacks its entry or its index")
+	}
+	entry, err := base64.StdEncoding.Strict().DecodeString(encoded)
+	if err != nil {
+		return nil, err
+	}
+	index, err := strconv.ParseInt(decimal, 10, 64)
+	if err != nil || index < 0 || strconv.FormatInt(index, 10) != decimal {
+		return nil, fmt.Errorf("index %q", decimal)
+	}
+	var hashes tlog.RecordProof
+	for _, line := range lines[3:] {
+		hash, err := tlog.ParseHash(line)
+		if err != nil {
+			return nil, err
+		}
+		hashes = append(hashes, hash)
+	}
+	tree, err := parseCheckpoint([]byte(checkpoint), verifier)
+	if err != nil {
+		return nil, err
+	}
+	leaf := tlog.RecordHash(entry)
+	if err := tlog.CheckRecord(hashes, tree.N, tree.Hash, index, leaf); err != nil {
+		return nil, err
+	}
+	return &report{
+		Origin: verifier.Name(), Size: tree.N, Root: tree.Hash.String(), Entries: 1, Index: &index, LeafHash: leaf.String(),
+	}, nil
 }
 
 // checkEntries compares every entry with the authenticated tree, then proves it included.
