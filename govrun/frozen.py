@@ -23,7 +23,9 @@ def frozen(cls: type[T]) -> type[T]:
 
 
 def values(value: Any) -> tuple[Any, ...]:
-    """The compared fields of a frozen value, in order."""
+    """The compared fields of a frozen value, in order; a named tuple has no others."""
+    if isinstance(value, tuple):
+        return tuple(value)
     return tuple([getattr(value, a.name) for a in type(value).__attrs_attrs__ if a.eq])
 
 

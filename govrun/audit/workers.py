@@ -6,23 +6,22 @@ order of the batches, whoever finished first.
 
 from __future__ import annotations
 
-import operator
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Final, NamedTuple
 
 from govrun.audit.report import Finding, finding_of
 from govrun.audit.terms import End, Terms, end_of, terms_of
 from govrun.errors import ExitCode, GovrunError
-from govrun.frozen import field_names, frozen
-from govrun.ledger.checkpoint import verify_checkpoint
+from govrun.frozen import frozen
+from govrun.ledger.checkpoint import verified_root, verify_checkpoint
 from govrun.ledger.entry import IndexColumns, columns_of
 from govrun.ledger.merkle import HASH_BYTES, leaf_hash
 from govrun.policy import Policy, evaluate
-from govrun.receipt import Statement, parse_statement
-from govrun.signing.dsse import Envelope, parse_envelope, verify_envelope
+from govrun.receipt import Position, Statement, parse_statement
+from govrun.signing.dsse import TYPE_BYTES, pae, parse_envelope, read_usual, verify_envelope
 from govrun.signing.keys import Verifier
 
 # Batches that wait for a worker or for the parent, per worker: one in hand, one in reserve.
@@ -106,6 +105,7 @@ def judge(job: Job, batch: Batch) -> Judged:
     unsigned: list[tuple[int, bytes, Finding]] = []
     key_changes: list[tuple[int, bytes]] = []
     known = {policy.digest: policy for policy in job.known}
+    numbers = {verifier.keyid: number for number, verifier in enumerate(job.receipts)}
     unavailable = 0
     first_previous: str | None = None
     for offset, leaf in enumerate(batch.leaves):
@@ -113,14 +113,14 @@ def judge(job: Job, batch: Batch) -> Judged:
         hashes.append(leaf_hash(leaf))
         signers.append(NOBODY)
         facts.append(None)
+        usual = read_usual(leaf)
         try:
-            envelope = parse_envelope(leaf)
+            payload = usual[0] if usual is not None else parse_envelope(leaf).payload
         except GovrunError as error:
             findings.append(finding_of(error, "envelopes", index))
-            _check_columns(batch, offset, None, findings)
             continue
         try:
-            statement = parse_statement(envelope.payload)
+            statement = parse_statement(payload)
         except GovrunError as error:
             findings.append(finding_of(error, "receipts", index))
             statement = None
@@ -128,20 +128,21 @@ def judge(job: Job, batch: Batch) -> Judged:
             key_changes.append((index, leaf))
         else:
             try:
-                signers[offset] = _signer(job, envelope)
+                signers[offset] = _signer(job, numbers, usual, leaf)
             except GovrunError as error:
                 unsigned.append((index, leaf, finding_of(error, "signatures", index)))
         if statement is None:
-            _check_columns(batch, offset, None, findings)
             continue
         columns = columns_of(statement)
         facts[offset] = _facts(statement, columns)
-        _check_columns(batch, offset, columns, findings)
-        if offset == 0:
-            first_previous = statement.position.previous
-            _check_position(job, index, None, statement, findings)
-        else:
-            _check_position(job, index, hashes[-2].hex(), statement, findings)
+        # Of an entry that cannot be read nothing is known that its row could be compared with.
+        if batch.columns is not None and batch.columns[offset] != columns:
+            findings.append(_another_row(index, batch.columns[offset], columns))
+        previous = hashes[-2].hex() if offset else statement.position.previous
+        if not offset:
+            first_previous = previous
+        if statement.position != (job.origin, index, previous):
+            findings.extend(_misplacements(statement.position, Position(job.origin, index, previous)))
         if statement.kind == "intent" and job.auditor is not None:
             _judge_intent(index, statement, "policy", job.auditor, findings)
             in_force = known.get(statement.predicate["policy"]["sha256"])
@@ -164,26 +165,31 @@ def judge(job: Job, batch: Batch) -> Judged:
     )
 
 
-def _signer(job: Job, envelope: Envelope) -> int:
-    verified = verify_envelope(envelope, job.receipts, 1)
+def _signer(job: Job, numbers: Mapping[str, int], usual: tuple[bytes, str, bytes] | None, leaf: bytes) -> int:
+    if usual is not None:
+        payload, keyid, sig = usual
+        number = numbers.get(keyid)
+        if number is not None and job.receipts[number].is_signature(pae(TYPE_BYTES, payload), sig):
+            return number
+    # The hint is wrong, or not one key that counts has signed: every key is tried, and the error says what is wrong.
+    verified = verify_envelope(leaf, job.receipts, 1)
     return job.receipts.index(verified.verifiers[0])
 
 
 def _facts(statement: Statement, columns: IndexColumns) -> Facts:
-    predicate = statement.predicate
-    intent = predicate.get("intent")
-    policy = predicate.get("policy")
+    get = statement.predicate.get
+    intent, policy, links = get("intent"), get("policy"), get("links")
     return Facts(
         statement.kind,
         columns.stated_on,
         columns.invocation_id,
         columns.request_id,
-        predicate.get("deadlineOn"),
+        get("deadlineOn"),
         None if policy is None else policy["sha256"],
         None if intent is None else (intent["index"], intent["leafHash"]),
         columns.status,
-        predicate.get("count", 0),
-        tuple((link["index"], link["leafHash"]) for link in predicate.get("links", ())),
+        get("count", 0),
+        tuple([(link["index"], link["leafHash"]) for link in links]) if links else (),
         _terms(statement),
     )
 
@@ -194,18 +200,16 @@ def _terms(statement: Statement) -> Terms | End | None:
     return end_of(statement.predicate) if statement.kind == "outcome" else None
 
 
-def _check_position(job: Job, index: int, previous: str | None, statement: Statement, findings: list[Finding]) -> None:
-    at = statement.position
-    if at.origin != job.origin:
-        findings.append(
-            _misplaced(index, "position.origin", "a receipt was signed for another ledger", at.origin, job.origin)
+def _misplacements(found: Position, expected: Position) -> Iterator[Finding]:
+    index = expected.index
+    if found.origin != expected.origin:
+        yield _misplaced(
+            index, "position.origin", "a receipt was signed for another ledger", found.origin, expected.origin
         )
-    if at.index != index:
-        findings.append(
-            _misplaced(index, "position.index", "a receipt stands at another place", str(at.index), str(index))
-        )
-    if previous is not None and at.previous != previous:
-        findings.append(chain_broken(index, at.previous, previous))
+    if found.index != index:
+        yield _misplaced(index, "position.index", "a receipt stands at another place", str(found.index), str(index))
+    if found.previous != expected.previous:
+        yield chain_broken(index, found.previous, expected.previous)
 
 
 def chain_broken(index: int, found: str, expected: str) -> Finding:
@@ -217,30 +221,18 @@ def _misplaced(index: int, rule: str, what: str, found: str, expected: str) -> F
     return Finding("positions", rule, "error", index, what, found, expected, ExitCode.LEDGER_INCONSISTENT)
 
 
-def _check_columns(batch: Batch, offset: int, expected: IndexColumns | None, findings: list[Finding]) -> None:
-    if batch.columns is None:
-        return
-    found = batch.columns[offset]
-    # Of an entry that cannot be read nothing is known that its row could be compared with.
-    if expected is None or (found is not None and _in_columns(found) == _in_columns(expected)):
-        return
-    names = [] if found is None else [a for a in _COLUMNS if getattr(found, a) != getattr(expected, a)]
-    findings.append(
-        Finding(
-            "index",
-            "index.columns",
-            "error",
-            batch.start + offset,
-            "a row of the search index is not what the entry says",
-            "no row" if found is None else f"another {', '.join(names)}",
-            "the columns that follow from the entry",
-            ExitCode.LEDGER_INCONSISTENT,
-        )
+def _another_row(index: int, found: IndexColumns | None, expected: IndexColumns) -> Finding:
+    names = [] if found is None else [a for a in expected._fields if getattr(found, a) != getattr(expected, a)]
+    return Finding(
+        "index",
+        "index.columns",
+        "error",
+        index,
+        "a row of the search index is not what the entry says",
+        "no row" if found is None else f"another {', '.join(names)}",
+        "the columns that follow from the entry",
+        ExitCode.LEDGER_INCONSISTENT,
     )
-
-
-_COLUMNS: Final = field_names(IndexColumns)
-_in_columns: Final = operator.attrgetter(*_COLUMNS)
 
 
 def _judge_intent(index: int, statement: Statement, check: str, policy: Policy, findings: list[Finding]) -> None:
@@ -252,7 +244,12 @@ def _judge_intent(index: int, statement: Statement, check: str, policy: Policy, 
 
 def _roots(job: Job, batch: Batch, findings: list[Finding]) -> tuple[tuple[int, bytes], ...]:
     roots = []
+    # With several log keys, or none, every note is looked at as one from anywhere.
+    usual = job.logs[0] if [log.name for log in job.logs] == [job.origin] else None
     for size, note in batch.notes:
+        if usual is not None and (root := verified_root(note, size, usual)) is not None:
+            roots.append((size, root))
+            continue
         try:
             checkpoint = verify_checkpoint(note, job.origin, job.logs).checkpoint
         except GovrunError as error:

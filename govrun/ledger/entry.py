@@ -6,9 +6,8 @@ store can change them, so nothing is concluded from a column that the leaf does 
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final, NamedTuple
 
-from govrun.canonical import JsonObject
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
 from govrun.ledger.merkle import MAX_ENTRY_BYTES, leaf_hash
@@ -36,9 +35,8 @@ class Entry:
     leaf_hash: bytes
 
 
-@frozen
-class IndexColumns:
-    """The query columns of one entry, None where its kind has no such thing.
+class IndexColumns(NamedTuple):
+    """The query columns of one entry, None where its kind has no such thing; a tuple, as SQLite gives its rows.
 
     status: of an outcome. reason: the rule of a denial, the reason of a gap or of a revocation. intent: index of the
     intent that an outcome or a gap is about. stated_on: the receipt's own instant, the operator's claim.
@@ -73,22 +71,18 @@ def entry_of(index: int, leaf: bytes) -> Entry:
 def columns_of(statement: Statement) -> IndexColumns:
     """The query columns of a statement; equal statements give equal columns."""
     predicate = statement.predicate
-    backend = predicate.get("backend")
+    get = predicate.get
+    backend, request, intent = get("backend"), get("request"), get("intent")
     return IndexColumns(
-        index=statement.position.index,
-        kind=statement.kind,
-        invocation_id=predicate.get("invocationId"),
-        request_id=_member(predicate, "request", "id"),
-        backend=backend["name"] if isinstance(backend, dict) else backend,
-        task=predicate.get("task"),
-        agent=predicate.get("agent"),
-        status=predicate.get("status"),
-        reason=predicate.get("rule", predicate.get("reason")),
-        intent=_member(predicate, "intent", "index"),
-        stated_on=predicate[_INSTANT[statement.kind]],
+        statement.position.index,
+        statement.kind,
+        get("invocationId"),
+        None if request is None else request["id"],
+        backend["name"] if isinstance(backend, dict) else backend,
+        get("task"),
+        get("agent"),
+        get("status"),
+        get("rule", get("reason")),
+        None if intent is None else intent["index"],
+        predicate[_INSTANT[statement.kind]],
     )
-
-
-def _member(predicate: JsonObject, outer: str, inner: str) -> Any:
-    value = predicate.get(outer)
-    return None if value is None else value[inner]

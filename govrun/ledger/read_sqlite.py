@@ -87,7 +87,7 @@ class SqliteReader:
 
     def columns(self, start: int, stop: int) -> Sequence[IndexColumns | None] | None:
         stop = min(stop, self.size)
-        found = {row[0]: IndexColumns(*row) for row in self._read(_rows, SELECT_COLUMNS, (start, stop))}
+        found = {row[0]: IndexColumns._make(row) for row in self._read(_rows, SELECT_COLUMNS, (start, stop))}
         return tuple(found.get(index) for index in range(start, stop))
 
     def close(self) -> None:

@@ -62,7 +62,49 @@ def pae(payload_type: bytes, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(payload_type), payload_type, len(payload), payload)
 
 
-_TYPE_BYTES: Final = PAYLOAD_TYPE.encode()
+TYPE_BYTES: Final = PAYLOAD_TYPE.encode()
+
+# The fixed parts of the usual leaf, which has one signature: all that stands behind its payload has one length.
+_HEAD: Final = b'{"payload":"'
+_TO_KEYID: Final = b'","payloadType":"%b","signatures":[{"keyid":"' % TYPE_BYTES
+_TO_SIG: Final = b'","sig":"'
+_END: Final = b'"}]}'
+_KEYID_BYTES: Final = 64
+_SIG_AT: Final = len(_END) + len(b64.encode(bytes(SIGNATURE_BYTES)))
+_KEYID_AT: Final = _SIG_AT + len(_TO_SIG) + _KEYID_BYTES
+_PAYLOAD_END: Final = _KEYID_AT + len(_TO_KEYID)
+
+
+def read_usual(data: bytes) -> tuple[bytes, str, bytes] | None:
+    """Payload, keyid and sig of an envelope with one signature, or None for all that `parse_envelope` must look at.
+
+    The same comparison as there, without the values on the way; an audit reads its leaves here, in half the time.
+    """
+    try:
+        payload = binascii.a2b_base64(data[len(_HEAD) : -_PAYLOAD_END])
+        sig = binascii.a2b_base64(data[-_SIG_AT : -len(_END)])
+        keyid = data[-_KEYID_AT : _KEYID_BYTES - _KEYID_AT].decode("ascii")
+    except ValueError:
+        return None
+    if (
+        len(payload) > MAX_PAYLOAD_BYTES
+        or len(sig) != SIGNATURE_BYTES
+        or not _KEYID.fullmatch(keyid)
+        or b"".join(
+            (
+                _HEAD,
+                binascii.b2a_base64(payload, newline=False),
+                _TO_KEYID,
+                keyid.encode(),
+                _TO_SIG,
+                binascii.b2a_base64(sig, newline=False),
+                _END,
+            )
+        )
+        != data
+    ):
+        return None
+    return payload, keyid, sig
 
 
 def parse_envelope(data: bytes) -> Envelope:
@@ -73,6 +115,9 @@ def parse_envelope(data: bytes) -> Envelope:
     """
     if len(data) > MAX_ENVELOPE_BYTES:
         raise _broken("envelope.size", "an envelope is too large", f"{len(data)} bytes", f"{MAX_ENVELOPE_BYTES} bytes")
+    if usual := read_usual(data):
+        payload, keyid, sig = usual
+        return Envelope(payload, PAYLOAD_TYPE, (Signature(keyid, sig),))
     pieces = data.split(b'"')
     count, rest = divmod(len(pieces) - (_PIECES_OF_ONE - _PIECES_EACH), _PIECES_EACH)
     if rest or not 1 <= count <= MAX_SIGNATURES:
@@ -119,7 +164,7 @@ def sign_envelope(payload: bytes, signers: Sequence[Signer]) -> Envelope:
             found=f"{len(payload)} bytes",
             expected=f"{MAX_PAYLOAD_BYTES} bytes",
         )
-    message = pae(_TYPE_BYTES, payload)
+    message = pae(TYPE_BYTES, payload)
     return Envelope(
         payload, PAYLOAD_TYPE, tuple(Signature(signer.verifier.keyid, signer.sign(message)) for signer in signers)
     )

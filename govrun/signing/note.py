@@ -22,7 +22,7 @@ from govrun.signing.keys import KEY_ID_BYTES, Signer, Verifier, name_problem
 MAX_NOTE_BYTES: Final = 65_536
 MAX_SIGNATURES: Final = 16
 
-_DASH: Final = "— ".encode()
+DASH: Final = "— ".encode()
 _CONTROLS: Final = bytes(set(range(0x20)) - {0x0A})
 
 
@@ -70,8 +70,8 @@ def parse_note(data: bytes) -> Note:
 
 
 def _parse_signature(line: bytes) -> NoteSignature:
-    name, space, encoded = line.removeprefix(_DASH).decode().partition(" ")
-    if not line.startswith(_DASH) or not space:
+    name, space, encoded = line.removeprefix(DASH).decode().partition(" ")
+    if not line.startswith(DASH) or not space:
         raise _malformed("a signature line is malformed", None, "em dash, space, key name, space, base64")
     try:
         raw = b64.decode(encoded.encode())
@@ -88,7 +88,7 @@ def format_note(note: Note) -> bytes:
         raise _malformed("the note has the wrong number of signatures", str(len(note.signatures)), "1 to 16")
     _check_text(note.text)
     lines = [
-        b"%b%b %b\n" % (_DASH, signature.name.encode(), b64.encode(signature.key_id + signature.signature))
+        b"%b%b %b\n" % (DASH, signature.name.encode(), b64.encode(signature.key_id + signature.signature))
         for signature in map(_checked, note.signatures)
     ]
     data = note.text + b"\n" + b"".join(lines)

@@ -291,7 +291,7 @@ def _rows(leaves: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
     for index, leaf in enumerate(leaves):
         with contextlib.suppress(Exception):
             statement = parse_statement(parse_envelope(leaf).payload)
-            yield (index, *attrs.astuple(columns_of(statement), recurse=False)[1:])
+            yield (index, *columns_of(statement)[1:])
 
 
 def write_published(ledger: Ledger, directory: Path) -> Path:
