@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from govrun.cli.common import find_settings
+from govrun.cli.consistency import consistency
 from govrun.cli.one_ledger import leaf_at, ledger_options, newest_checkpoint, reading
 from govrun.cli.output import show_json, table
 from govrun.cli.prove import prove
@@ -23,7 +24,8 @@ def command() -> None:
     """Read, prove and publish a ledger. What is shown is read, not verified: that is `govrun verify`."""
 
 
-command.add_command(prove)
+for one in (prove, consistency):
+    command.add_command(one)
 
 
 @command.command("list")

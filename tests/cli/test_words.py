@@ -22,6 +22,7 @@ COMMANDS = [
     ("ledger", "show"),
     ("ledger", "checkpoint"),
     ("ledger", "prove"),
+    ("ledger", "consistency"),
     ("ledger", "publish"),
     ("keys",),
     ("keys", "list"),
