@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,16 +17,21 @@ BLOCK = 10
 
 
 def rows(directory: Path, quick: bool) -> Iterator[Row]:
-    """One receipt through the writer against one raw write and fdatasync of the same bytes, at two sizes."""
+    """One receipt through the writer against one raw write and fdatasync of the same bytes, at two sizes.
+
+    And the same bytes as one row of an SQLite table that holds nothing else: what any store in SQLite costs.
+    """
     small, large = (1_000, 10_000) if quick else (1_000, 100_000)
     place = Place(directory)
     pattern = place.pattern()
     size = max(map(len, place.leaves()))
     for entries in (small, large):
-        place.grow(pattern, entries)
+        place.grow_in_groups(pattern, entries)
         rounds = _append(place, pattern, 10 if quick else 60)
         words = f"durable append of {size:,} bytes at {entries:,} entries"
         yield below(words, rounds, 0, 1, "ms", "write + fdatasync", 2)
+        peer = f"{rounds.median(1):.3g} ms, write + fdatasync"
+        yield Row("... one row in SQLite alone", f"{rounds.median(2):.3g} ms", peer, rounds.ratio(2, 1), "", None)
 
 
 def _each_ms(work: Work) -> float:
@@ -33,8 +39,12 @@ def _each_ms(work: Work) -> float:
 
 
 def _append(place: Place, pattern: Pattern, times: int) -> Rounds:
-    raw = place.directory / "raw"
+    raw, rowed = place.directory / "raw", place.directory / "rows.sqlite"
     descriptor = os.open(raw, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    table = sqlite3.connect(rowed, isolation_level=None)
+    for setting in ("journal_mode = WAL", "synchronous = FULL"):
+        table.execute(f"PRAGMA {setting}")
+    table.execute("CREATE TABLE entry (idx INTEGER PRIMARY KEY, leaf BLOB NOT NULL) STRICT")
     try:
         with open_ground(place.world, load_settings(place.home, place.environ, {})) as ground:
             writer = ground.writer
@@ -43,8 +53,11 @@ def _append(place: Place, pattern: Pattern, times: int) -> Rounds:
                 drafts = [intent_of(place.world, pattern) for _ in range(BLOCK)]
                 return _each_ms(lambda: [writer.append([d], salts=[b"s" * 32]) for d in drafts])
 
+            def last() -> bytes:
+                return writer.store.leaf(writer.store.size() - 1) or b""
+
             def bare() -> float:
-                leaf = writer.store.leaf(writer.store.size() - 1) or b""
+                leaf = last()
 
                 def write() -> None:
                     for _ in range(BLOCK):
@@ -53,9 +66,17 @@ def _append(place: Place, pattern: Pattern, times: int) -> Rounds:
 
                 return _each_ms(write)
 
-            rounds = Rounds(times, through_govrun, bare)
+            def in_a_table() -> float:
+                leaf = last()
+                return _each_ms(
+                    lambda: [table.execute("INSERT INTO entry (leaf) VALUES (?)", (leaf,)) for _ in range(BLOCK)]
+                )
+
+            rounds = Rounds(times, through_govrun, bare, in_a_table)
             settle(writer, pattern)
     finally:
         os.close(descriptor)
         raw.unlink()
+        table.close()
+        rowed.unlink()
     return rounds
