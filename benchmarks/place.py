@@ -21,7 +21,7 @@ from govrun.settings import load_settings
 from govrun.signing.dsse import parse_envelope
 from govrun.world import World, real_world
 
-# One commit for so many entries, to build a large ledger in reasonable time; a run commits each of its two alone.
+# Entries of one commit where a ledger is built in groups; a run commits each of its two alone.
 GROUP = 1_000
 
 
@@ -77,8 +77,16 @@ class Place:
         finally:
             reader.close()
 
+    def grow_run_by_run(self, pattern: Pattern, size: int) -> None:
+        """Append runs like the pattern until the ledger has so many entries, each entry in a commit of its own."""
+        settings = load_settings(self.home, self.environ, {})
+        with open_ground(self.world, settings) as ground:
+            while ground.writer.store.size() < size:
+                for draft in self._runs(pattern, 1):
+                    ground.writer.append([draft])
+
     def grow(self, pattern: Pattern, size: int) -> None:
-        """Append runs like the pattern, in groups, until the ledger has so many entries."""
+        """Append runs like the pattern until the ledger has so many entries, many in one commit."""
         settings = load_settings(self.home, self.environ, {})
         with open_ground(self.world, settings) as ground:
             while (missing := size - ground.writer.store.size()) > 0:

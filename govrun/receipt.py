@@ -33,7 +33,7 @@ class Position(NamedTuple):
     """Where a receipt stands: the origin, its index, and the leaf hash of the entry before it (hex, zeros at 0)."""
 
     origin: str
-    index: int
+    index: int  # type: ignore[assignment] # in the place of the method that tuples have
     previous: str
 
 

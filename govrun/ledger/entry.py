@@ -42,7 +42,7 @@ class IndexColumns(NamedTuple):
     intent that an outcome or a gap is about. stated_on: the receipt's own instant, the operator's claim.
     """
 
-    index: int
+    index: int  # type: ignore[assignment] # in the place of the method that tuples have
     kind: str
     invocation_id: str | None
     request_id: str | None
