@@ -41,6 +41,7 @@ from tests.ledger.ledger_world import (
     outcome_of,
     payloads,
     tree_size,
+    verified_size,
     world,
 )
 
@@ -165,6 +166,21 @@ def test_a_draft_that_raises_leaves_the_ledger_as_it_was(home: Home) -> None:
             writer.append([denied(), fail])
         assert 1 == writer.append([denied()])[0].index
     assert 2 == home.size()
+
+
+def test_what_a_writer_keeps_of_its_last_append_is_no_older_than_the_ledger(home: Home) -> None:
+    def fails(_: Position) -> Draft:
+        raise ZeroDivisionError
+
+    with home.writer() as one, home.writer() as other:
+        for n in range(1, 12, 2):
+            one.append([denied(n)])
+            with pytest.raises(ZeroDivisionError):
+                one.append([denied(99), fails])
+            if n % 4 == 1:
+                other.append([denied(n + 1)])
+    assert 10 == home.size()
+    assert 10 == verified_size(home.path)
 
 
 def test_a_receipt_that_does_not_fit_its_schema_is_refused(home: Home) -> None:
@@ -559,3 +575,13 @@ def test_a_ledger_whose_parts_disagree_is_not_appended_to(home: Home, case: str)
         error = refused(ExitCode.APPEND_FAILED, rule, lambda: writer.append([denied()]))
         assert "nothing was appended" == error.effect
         assert before == writer.store.size()
+
+
+@pytest.mark.parametrize("case", ["tail cut", "entry added", "hash added", "head gone", "heads gone", "head changed"])
+def test_what_is_done_to_an_open_ledger_is_not_appended_to_either(home: Home, case: str) -> None:
+    sql, rule = TAMPERED[case]
+    with home.writer() as writer:
+        writer.append([denied(1), denied(2)])
+        writer.append([denied(3), denied(4), denied(5)])
+        _sql(sql)(home)
+        refused(ExitCode.APPEND_FAILED, rule, lambda: writer.append([denied()]))
