@@ -26,7 +26,7 @@ def rows(directory: Path, quick: bool) -> Iterator[Row]:
     pattern = place.pattern()
     size = max(map(len, place.leaves()))
     for entries in (small, large):
-        place.grow_in_groups(pattern, entries)
+        place.grow(pattern, entries)
         rounds = _append(place, pattern, 10 if quick else 60)
         words = f"durable append of {size:,} bytes at {entries:,} entries"
         yield below(words, rounds, 0, 1, "ms", "write + fdatasync", 2)
