@@ -54,6 +54,31 @@ def test_signed_checkpoint_verifies() -> None:
     assert expected == checkpoint.verify_checkpoint(VALID, ORIGIN, [LOG.verifier])
 
 
+def test_usual_note_gives_its_root() -> None:
+    assert HEAD.root == checkpoint.verified_root(VALID, 41, LOG.verifier)
+
+
+def test_a_note_that_is_not_the_usual_one_gives_no_root() -> None:
+    text = checkpoint.format_checkpoint(HEAD)
+    extended = checkpoint.format_checkpoint(attrs.evolve(HEAD, extensions=("more",)))
+    short = text.replace(text.split(b"\n")[2], b"AAAA")
+    notes = [sign_note(text, [LOG, WITNESS]), sign_note(text, [WITNESS]), sign_note(extended, [LOG])]
+    for note in (*notes, sign_note(short, [LOG]), PUBLISHED, b""):
+        assert checkpoint.verified_root(note, 41, LOG.verifier) is None
+    for size in (0, 40, 42, -41, 1 << 63):
+        assert checkpoint.verified_root(VALID, size, LOG.verifier) is None
+    assert checkpoint.verified_root(VALID, 41, WITNESS.verifier) is None
+
+
+def test_no_changed_byte_and_no_cut_of_the_usual_note_gives_a_root() -> None:
+    for at, byte in enumerate(VALID):
+        for changed in (byte ^ 1, byte ^ 0x80, ord(" "), ord("=")):
+            note = VALID[:at] + bytes([changed]) + VALID[at + 1 :]
+            assert note == VALID or checkpoint.verified_root(note, 41, LOG.verifier) is None
+        assert checkpoint.verified_root(VALID[:at], 41, LOG.verifier) is None
+    assert checkpoint.verified_root(VALID + b"\n", 41, LOG.verifier) is None
+
+
 def test_witness_may_sign_beside_the_log_but_not_instead() -> None:
     text = checkpoint.format_checkpoint(HEAD)
     known = [LOG.verifier, WITNESS.verifier]
