@@ -17,6 +17,7 @@ _PACKAGE: Final = Path(__file__).resolve().parent
 # Receipts and policies refer to schemas by name and digest; this is the whole list.
 NAMES: Final = (
     "config.v1",
+    "disclosure.v1",
     "inclusion.v1",
     "policy.v1",
     "project.v1",

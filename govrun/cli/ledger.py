@@ -10,6 +10,7 @@ import click
 
 from govrun.cli.common import find_settings
 from govrun.cli.consistency import consistency
+from govrun.cli.disclose import disclose
 from govrun.cli.one_ledger import leaf_at, ledger_options, newest_checkpoint, reading
 from govrun.cli.output import show_json, table
 from govrun.cli.prove import prove
@@ -24,7 +25,7 @@ def command() -> None:
     """Read, prove and publish a ledger. What is shown is read, not verified: that is `govrun verify`."""
 
 
-for one in (prove, consistency):
+for one in (prove, consistency, disclose):
     command.add_command(one)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -11,6 +12,7 @@ import click
 from govrun.cli.common import find_settings
 from govrun.errors import ExitCode, GovrunError
 from govrun.ledger.read import Reader, open_ledger
+from govrun.ledger.salts import SALTS_FILE, Salts
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -67,3 +69,9 @@ def newest_checkpoint(reader: Reader) -> bytes:
             expected="a ledger with entries",
         )
     return note
+
+
+def salts_beside(location: str) -> Salts:
+    """The salts of the ledger at a location."""
+    place = Path(location)
+    return Salts((place if place.is_dir() else place.parent) / SALTS_FILE)

@@ -13,10 +13,12 @@ from govrun.cli.reading import audit_options, conclude, open_reading
 
 @click.command("verify")
 @audit_options
+@click.option("--content", metavar="FILE", help="What a field of a receipt commits to; goes with --disclosure.")
+@click.option("--disclosure", metavar="FILE", help="What `govrun ledger disclose` gave for that field.")
 @click.option(
     "--json", "as_json", is_flag=True, help="For programs; schemas/report.v1.json, of a proof inclusion.v1.json."
 )
-def command(as_json: bool, **options: Any) -> None:
+def command(as_json: bool, disclosure: str | None, content: str | None, **options: Any) -> None:
     """Verify a ledger: chain, tree, checkpoint, signatures, schemas, open intents; then integrity and assurance.
 
     LEDGER is a SQLite file, a .govrun directory or a published directory (default: the home's), or a file that
@@ -24,6 +26,8 @@ def command(as_json: bool, **options: Any) -> None:
     left beside what is read. Exit code 0 is yes, 40-44 no, 45 no verdict.
     """
     form = "json" if as_json else "text"
+    if disclosure is not None or content is not None:
+        sys.exit(_disclosed(disclosure, content, options, form))
     if (proof := read_proof(options["ledger"])) is not None:
         sys.exit(conclude_proof(examine(proof, options), form))
     from govrun.audit.verify import verify_ledger
@@ -31,3 +35,19 @@ def command(as_json: bool, **options: Any) -> None:
     with open_reading(options) as reading:
         report = verify_ledger(reading.reader, reading.trusted, reading.question)
     sys.exit(conclude(report, form))
+
+
+def _disclosed(disclosure: str | None, content: str | None, options: dict[str, Any], form: str) -> int:
+    from govrun.audit.verify import verify_ledger
+    from govrun.cli.disclosed import conclude_disclosed, open_from_ledger, open_from_proof, read_disclosure
+
+    if disclosure is None or content is None:
+        raise click.UsageError("--disclosure and --content go together")
+    asked = read_disclosure(disclosure)
+    if (proof := read_proof(options["ledger"])) is not None:
+        included = examine(proof, options)
+        return conclude_disclosed(asked, included, open_from_proof(asked, included, proof, content), form)
+    with open_reading(options) as reading:
+        report = verify_ledger(reading.reader, reading.trusted, reading.question)
+        result = open_from_ledger(asked, report, reading.reader, content)
+    return conclude_disclosed(asked, report, result, form)

@@ -23,6 +23,7 @@ COMMANDS = [
     ("ledger", "checkpoint"),
     ("ledger", "prove"),
     ("ledger", "consistency"),
+    ("ledger", "disclose"),
     ("ledger", "publish"),
     ("keys",),
     ("keys", "list"),

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from govrun import policy, receipt, schemas
 from govrun.digest import commit, field_salt
+from govrun.disclosure import format_disclosure, parse_disclosure
 from govrun.errors import MEANING
 from govrun.ledger import sqlite_form
 from govrun.ledger.checkpoint import Checkpoint, sign_checkpoint, verify_checkpoint
@@ -214,6 +215,14 @@ def test_the_example_commitment_is_what_the_code_computes() -> None:
     salt = field_salt(bytes.fromhex(example["salt"]), example["field"])
     assert salt.hex() == example["fieldSalt"]
     assert commit(example["content"].encode(), salt).hex() == example["digest"]
+
+
+def test_the_example_disclosure_opens_the_example_commitment() -> None:
+    example = json.loads(block("example: commitment"))
+    disclosure = parse_disclosure(block("example: disclosure").encode())
+    assert format_disclosure(disclosure) == block("example: disclosure").encode()
+    assert disclosure.field == example["field"]
+    assert commit(example["content"].encode(), disclosure.salt).hex() == example["digest"]
 
 
 def test_the_tables_of_the_store_are_those_of_the_code() -> None:
