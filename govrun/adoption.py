@@ -28,8 +28,9 @@ def in_force(writer: Writer, size: int) -> str | None:
     """The policy in force after so many entries, None when none of them tells."""
     # An intent ran under the policy in force, so the newest one tells it without a search for its adoption.
     for index in range(size - 1, -1, -1):
-        columns, leaf = writer.store.columns(index), writer.store.leaf(index)
-        if columns is not None and columns.kind in _TELLING and leaf is not None:
+        columns = writer.store.columns(index)
+        # What is passed over is refusals for the most part; a flood of them is merged, which bounds this search.
+        if columns is not None and columns.kind in _TELLING and (leaf := writer.store.leaf(index)) is not None:
             digest: str = parse_statement(parse_envelope(leaf).payload).predicate["policy"]["sha256"]
             return digest
     return None

@@ -11,6 +11,7 @@ A refusal before the intent becomes one `denied` entry. From `announce` on, what
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, NoReturn
@@ -28,6 +29,7 @@ from govrun.frozen import evolve, frozen
 from govrun.home import keep_policy
 from govrun.ledger import lease, pending, recovery
 from govrun.ledger.append import Appended, Writer
+from govrun.ledger.place import REFUSALS_FILE
 from govrun.permit import Permit, Site, new_salt, permit
 from govrun.receipt import Draft
 from govrun.request import Request
@@ -101,9 +103,17 @@ def run(ground: Ground, wanted: Request) -> Result:
 
 
 def recover(ground: Ground) -> None:
-    """Bring into the ledger what an earlier crash left behind; raises GovrunError (15, 16)."""
+    """Bring into the ledger what an earlier crash left behind, and refusals that were counted long enough.
+
+    Raises GovrunError (15, 16).
+    """
     try:
         recovery.recover(ground.writer)
+        if os.path.lexists(ground.writer.store.directory / REFUSALS_FILE):
+            # Only here, so that a start without refusals does not pay for it.
+            from govrun import refusals
+
+            refusals.settle(ground.writer)
     except GovrunError as error:
         raise unlaunched(error) from error
 
@@ -258,7 +268,7 @@ def _recorded(recorded: repeats.Recorded) -> Result:
 
 
 def deny(ground: Ground, wanted: Request | None, refusal: GovrunError) -> NoReturn:
-    """Append a `denied` entry, and raise the refusal with what became of that as its effect.
+    """Append a `denied` entry, or count the refusal, and raise it with what became of that as its effect.
 
     wanted is None when the request could not even be read. A refusal of the ledger itself (15, 16) is not recorded.
     """
@@ -281,13 +291,31 @@ def deny(ground: Ground, wanted: Request | None, refusal: GovrunError) -> NoRetu
     )
     places = (str(ground.site.settings.home), *(() if wanted is None else (wanted.cwd,)))
     scrubbed = evolve(draft, predicate=redact.scrub(draft.predicate, redact.scanner(world.environ, places)))
-    try:
-        entry = ground.writer.append([scrubbed], salts=[salt])[0]
-    except GovrunError as error:
-        told.effect = f"nothing was executed; the refusal could not be recorded ({error.rule})"
-    else:
-        told.effect = f"nothing was executed; refusal recorded as entry {entry.index}"
+    told.effect = f"nothing was executed; {_count_or_record(ground, scrubbed, salt)}"
     raise told from refusal
+
+
+def _count_or_record(ground: Ground, denied: Draft, salt: bytes | None) -> str:
+    """Keep a refusal, as an entry or counted with others of its kind; what became of it, in words."""
+    from govrun import refusals
+
+    uncounted: GovrunError | None = None
+    try:
+        counted = refusals.take(ground.writer, denied, ground.site.settings.ledger_timeout_ms)
+        if counted is not None:
+            others = f"{counted.others} other" if counted.others == 1 else f"{counted.others} others"
+            return f"refusal counted with {others}, to be recorded as one entry after {counted.after}"
+    except GovrunError as error:
+        # Rather an entry too many than none.
+        uncounted = error
+    try:
+        index = ground.writer.append([denied], salts=[salt])[0].index
+    except GovrunError as error:
+        if uncounted is not None:
+            return f"the refusal could be neither counted ({uncounted.rule}) nor recorded ({error.rule})"
+        return f"the refusal could not be recorded ({error.rule})"
+    recorded = f"refusal recorded as entry {index}"
+    return recorded if uncounted is None else f"{recorded}; it could not be counted ({uncounted.rule})"
 
 
 def _shown(wanted: Request | None) -> Request | None:

@@ -134,7 +134,11 @@ def set_aside(directory: Path, invocation_id: str) -> None:
 
     Harmless when another process did. OSError.
     """
-    path = directory / f"{invocation_id}.json"
+    move_aside(directory / f"{invocation_id}.json")
+
+
+def move_aside(path: Path) -> None:
+    """Give a file that cannot be used the suffix `.unreadable`, with a number if there is such a file. OSError."""
     target = path.with_suffix(".unreadable")
     number = 1
     while os.path.lexists(target):

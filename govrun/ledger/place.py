@@ -9,8 +9,12 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Final
 
 from govrun.errors import ExitCode, GovrunError
+
+# Its presence is looked for at each start, before anything that reads it is imported.
+REFUSALS_FILE: Final = "refusals.json"
 
 
 def check_directory(path: Path) -> None:

@@ -44,6 +44,7 @@ NEVER_FOR_A_RUN = (
     "govrun.ledger.publish",
     "govrun.ledger.read",
     "govrun.ledger.tile",
+    "govrun.refusals",
 )
 
 
