@@ -11,6 +11,7 @@ import click
 from govrun.cli.common import find_settings
 from govrun.cli.consistency import consistency
 from govrun.cli.disclose import disclose
+from govrun.cli.erase import erase
 from govrun.cli.one_ledger import leaf_at, ledger_options, newest_checkpoint, reading
 from govrun.cli.output import show_json, table
 from govrun.cli.prove import prove
@@ -25,7 +26,7 @@ def command() -> None:
     """Read, prove and publish a ledger. What is shown is read, not verified: that is `govrun verify`."""
 
 
-for one in (prove, consistency, disclose):
+for one in (prove, consistency, disclose, erase):
     command.add_command(one)
 
 

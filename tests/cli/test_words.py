@@ -24,6 +24,7 @@ COMMANDS = [
     ("ledger", "prove"),
     ("ledger", "consistency"),
     ("ledger", "disclose"),
+    ("ledger", "erase"),
     ("ledger", "publish"),
     ("keys",),
     ("keys", "list"),
