@@ -111,3 +111,8 @@ def test_a_checkpoint_that_is_none_or_over_nothing_is_refused(six: Place) -> Non
     for at in range(0, len(data), 11):
         (six.work / "bad").write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
         assert ask(six, "bad").code in (40, 41), at
+
+
+def test_a_ledger_without_a_checkpoint_has_nothing_to_compare(six: Place) -> None:
+    ledgers.write_sqlite(Ledger(), six.work / "none")
+    assert (45, True) == ((done := ask(six, "3", ledger="none")).code, "[checkpoint.none]" in done.err)

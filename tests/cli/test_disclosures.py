@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,12 @@ def test_a_disclosure_of_another_entry_or_ledger_opens_nothing(ran: Place) -> No
         (ran.work / "forged").write_bytes(forged)
         done = opened(ran, str(ran.home), "hello", file="forged")
         assert (40, True) == (done.code, b"[disclosure.entry]" in done.out), change
+    unsalted = json.dumps({**document, "salt": None}, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    (ran.work / "forged").write_bytes(unsalted)
+    assert (40, True) == (
+        (done := opened(ran, str(ran.home), "hello", file="forged")).code,
+        "[disclosure.form]" in done.err,
+    )
     for change in ({"field": "prompt"}, {"algorithm": "sha256", "salt": None}):
         forged = json.dumps({**document, **change}, sort_keys=True, separators=(",", ":")).encode() + b"\n"
         (ran.work / "forged").write_bytes(forged)
@@ -173,5 +180,7 @@ def test_files_that_cannot_be_read_give_no_verdict(ran: Place) -> None:
         assert (2, True) == ((done := ran.go("verify", *words)).code, "go together" in done.err)
     for disclosure, content in (("missing", "hello"), (".", "hello"), ("opened", "missing"), ("opened", ".")):
         assert 45 == opened(ran, str(ran.home), content, file=disclosure).code, (disclosure, content)
+    os.mkfifo(ran.work / "pipe")
+    assert (45, True) == ((done := opened(ran, str(ran.home), "pipe")).code, b"another kind of file" in done.out)
     Path(ran.work, "large").write_bytes(b"{" + b" " * 9000 + b"}\n")
     assert 40 == opened(ran, str(ran.home), "hello", file="large").code
