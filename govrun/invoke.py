@@ -205,11 +205,10 @@ def account(ground: Ground, announced: Announced, captured: Captured | None, end
         finished_on=ground.site.world.now(),
     )
     draft = evolve(draft, predicate=redact.scrub(draft.predicate, allowed.scanner))
-    appended = _append_or_keep(ground, announced, draft)
+    did = _what_happened(captured, ended)
+    appended = _append_or_keep(ground, announced, draft, did)
     if ended.error is not None:
-        started = captured is not None and captured.ended != "couldNotStart"
-        did = "it ran" if started else "nothing was started"
-        ended.error.effect = f"{did}; outcome recorded as entry {appended.index}"
+        ended.error.effect = f"{did.replace('the command', 'it')}; outcome recorded as entry {appended.index}"
     return Result(
         invocation_id=allowed.invocation_id,
         exit=ExitCode.SUCCESS if ended.error is None else ended.error.code,
@@ -223,18 +222,26 @@ def account(ground: Ground, announced: Announced, captured: Captured | None, end
     )
 
 
-def _append_or_keep(ground: Ground, announced: Announced, draft: Draft) -> Appended:
+def _what_happened(captured: Captured | None, ended: Conclusion) -> str:
+    """Whether anything ran, in words that are true also when an exception kept that from being known."""
+    if captured is not None:
+        return "nothing was started" if captured.ended == "couldNotStart" else "the command ran"
+    before_launch = ended.error is not None and ended.error.rule == "run.interruptedBeforeLaunch"
+    return "nothing was started" if before_launch else "the command may have run"
+
+
+def _append_or_keep(ground: Ground, announced: Announced, draft: Draft, did: str) -> Appended:
     try:
         return ground.writer.append([draft], salts=[announced.permit.salt])[0]
     except GovrunError as error:
         code = error.code if 30 <= error.code <= 33 else ExitCode.APPEND_FAILED
-        effect = "the command ran; its outcome is kept in pending/ and will be appended at the next start"
+        effect = f"{did}; its outcome is kept in pending/ and will be appended at the next start"
         try:
             pending.keep(
                 ground.writer.store.directory / pending.PENDING_DIRECTORY, announced.lease, draft, announced.permit.salt
             )
         except GovrunError as second:
-            effect = f"the command ran; its outcome is lost, since pending/ cannot be written either ({second.rule})"
+            effect = f"{did}; its outcome is lost, since pending/ cannot be written either ({second.rule})"
         raise GovrunError(
             code, error.rule, error.what, found=error.found, expected=error.expected, fix=error.fix, effect=effect
         ) from error
