@@ -253,7 +253,7 @@ def test_a_flipped_bit_in_any_byte_of_any_tree_hash_is_found_and_located() -> No
     # Position in the list, and the last leaf below the hash that stands there.
     last_leaf = [0, 1, 1, 2, 3, 3, 3, 4, 5, 5]
     for position, node in enumerate(list(reader.nodes)):
-        for at, flipped in _flips(node, 5):
+        for at, flipped in _flips(node, 1):
             reader.nodes[position] = flipped
             report = verify_ledger(reader, TRUSTED)
             assert report.exit_code is ExitCode.LEDGER_INCONSISTENT, (position, at)
@@ -265,7 +265,7 @@ def test_a_flipped_bit_in_any_byte_of_any_tree_hash_is_found_and_located() -> No
 def test_a_flipped_bit_in_any_byte_of_a_stored_checkpoint_is_found_and_located() -> None:
     reader = _InMemory(ledgers.six())
     for size, note in sorted(reader.notes.items()):
-        for at, flipped in _flips(note, 3):
+        for at, flipped in _flips(note, 1):
             reader.notes[size] = flipped
             report = verify_ledger(reader, TRUSTED)
             assert report.exit_code in (ExitCode.LEDGER_INCONSISTENT, ExitCode.SIGNATURE_UNTRUSTED), (size, at)
