@@ -27,8 +27,9 @@ from govrun.execute.process import Interrupt, Watch
 from govrun.execute.process import run as run_child
 from govrun.frozen import evolve, frozen
 from govrun.home import keep_policy
-from govrun.ledger import lease, pending, recovery
+from govrun.ledger import pending, recovery
 from govrun.ledger.append import Appended, Writer
+from govrun.ledger.lease import Lease
 from govrun.ledger.place import REFUSALS_FILE
 from govrun.permit import Permit, Site, new_salt, permit
 from govrun.receipt import Draft
@@ -58,7 +59,7 @@ class Announced:
     permit: Permit
     index: int
     leaf_hash: str
-    lease: lease.Lease
+    lease: Lease
 
 
 @frozen
@@ -151,7 +152,7 @@ def announce(ground: Ground, allowed: Permit) -> Announced:
     try:
         if ground.site.policy_bytes is not None:
             keep_policy(ground.site.settings.home, ground.site.policy_bytes)
-        held = lease.acquire(ground.writer.store.directory / lease.LEASES_DIRECTORY, allowed.invocation_id)
+        held = ground.writer.store.leases.acquire(allowed.invocation_id)
         try:
             intent = allowed.intent
             policy = adopt(ground.writer, intent["policy"]["sha256"], intent["startedOn"])

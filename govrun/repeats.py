@@ -14,7 +14,6 @@ from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
 from govrun.ledger import recovery
 from govrun.ledger.append import Writer
-from govrun.ledger.lease import LEASES_DIRECTORY, is_held
 from govrun.predicates import request_bytes, salted
 from govrun.receipt import parse_statement
 from govrun.request import Request
@@ -64,7 +63,7 @@ def find(writer: Writer, world: World, wanted: Request) -> Recorded | None:
 
 def _wait(writer: Writer, invocation_id: str, world: World, left_ms: int) -> None:
     until_ns = world.monotonic_ns() + left_ms * 1_000_000
-    while is_held(writer.store.directory / LEASES_DIRECTORY, invocation_id):
+    while writer.store.leases.is_held(invocation_id):
         if world.monotonic_ns() >= until_ns:
             raise _refused(
                 "request.running",

@@ -25,7 +25,7 @@ from govrun.signing.keys import Signer
 from govrun.world import World
 
 if TYPE_CHECKING:
-    from govrun.ledger.sqlite import Ends, SqliteStore
+    from govrun.ledger.store import Ends, Store
 
 # A draft that needs to know its place, or that looks at the store while it is held; None appends nothing.
 DraftAt = Callable[[Position], Draft | None]
@@ -57,7 +57,7 @@ class Writer:
     warning: why the head of the last append could not be remembered in the guard, else None. The append stands.
     """
 
-    def __init__(self, store: SqliteStore, receipt_signer: Signer, log_signer: Signer, guard: Guard) -> None:
+    def __init__(self, store: Store, receipt_signer: Signer, log_signer: Signer, guard: Guard) -> None:
         if log_signer.verifier.name != store.origin:
             raise GovrunError(
                 ExitCode.LEDGER_UNAVAILABLE,
@@ -122,7 +122,7 @@ class Writer:
                 self._read_back(entries, hashes)
                 signed = self._sign_head(frontier)
                 self.store.add_checkpoint(frontier.size, signed.note)
-                self._commit(signed.note)
+                self._commit(entries)
                 self._left = signed, frontier, entries[-1].leaf_hash.hex()
         except GovrunError as error:
             if error.code in _AS_THEY_ARE:
@@ -296,18 +296,19 @@ class Writer:
                 effect="nothing was appended",
             ) from error
 
-    def _commit(self, note: bytes) -> None:
+    def _commit(self, entries: Sequence[Entry]) -> None:
         try:
             self.store.commit()
         except GovrunError as error:
-            # The result is unknown: the entries may have been written. The head decides, read on a new connection.
+            # The result is unknown: the entries may have been written, and others behind them. What stands at their
+            # places decides, read on a new connection.
             try:
                 self.store.reopen()
-                found = self.store.head()
+                found = self.store.hashes([stored_hash_index(0, entry.index) for entry in entries])
             except GovrunError as second:
                 error.effect = f"unknown: whether the entry was written could not be read ({second.rule})"
                 raise error from second
-            if found != note:
+            if found != [entry.leaf_hash for entry in entries]:
                 raise
 
 

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,8 @@ class Lease:
 
     def __init__(self, invocation_id: str, path: Path, descriptor: int) -> None:
         self.invocation_id = invocation_id
+        # Called once when the lease is let go of, while the file's lock is still held.
+        self.on_release: Callable[[], None] | None = None
         self._path = path
         self._descriptor = descriptor
 
@@ -51,6 +54,8 @@ class Lease:
         """Take the file away and let go of the lock; harmless when done twice."""
         if self._descriptor < 0:
             return
+        if self.on_release is not None:
+            self.on_release()
         # While the lock is still held: whoever waits for it sees that the file has lost its name.
         if lock.same_file(self._descriptor, self._path):
             with contextlib.suppress(OSError):
@@ -63,6 +68,22 @@ class Lease:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+class FileLeases:
+    """The leases in one directory of this machine (a `store.Leases`)."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def acquire(self, invocation_id: str) -> Lease:
+        return acquire(self._directory, invocation_id)
+
+    def seize(self, invocation_id: str) -> Lease | None:
+        return seize(self._directory, invocation_id)
+
+    def is_held(self, invocation_id: str) -> bool:
+        return is_held(self._directory, invocation_id)
 
 
 def acquire(directory: Path, invocation_id: str) -> Lease:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
-from govrun.ledger import lease, pending
+from govrun.ledger import pending
 from govrun.ledger.append import Appended, DraftAt, Writer
 from govrun.receipt import Draft, Position
 
@@ -50,7 +50,7 @@ def recover(writer: Writer) -> Recovered:
 def _settle_pending(writer: Writer, outcomes: list[Appended], gaps: list[Appended]) -> None:
     directory = writer.store.directory / pending.PENDING_DIRECTORY
     for invocation_id in pending.list_pending(directory):
-        held = lease.seize(writer.store.directory / lease.LEASES_DIRECTORY, invocation_id)
+        held = writer.store.leases.seize(invocation_id)
         if held is None:
             continue  # Another process is settling it.
         with held:
@@ -89,7 +89,7 @@ def orphans(writer: Writer) -> tuple[Appended, ...]:
     """Append a gap for each open intent whose lease is free and that has no pending outcome. OSError, GovrunError."""
     appended: list[Appended] = []
     for index, invocation_id in writer.store.open_intents():
-        held = lease.seize(writer.store.directory / lease.LEASES_DIRECTORY, invocation_id)
+        held = writer.store.leases.seize(invocation_id)
         if held is None:
             continue
         with held:

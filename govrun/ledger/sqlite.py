@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from govrun.errors import ExitCode, GovrunError
-from govrun.frozen import frozen, values
+from govrun.frozen import values
 from govrun.ledger import lock
 from govrun.ledger.entry import Entry, IndexColumns
+from govrun.ledger.lease import LEASES_DIRECTORY, FileLeases
 from govrun.ledger.place import cannot_use, check_directory, check_file, exists, sync_directory
 from govrun.ledger.sqlite_form import SELECT_COLUMNS, check_form, create_form, refusal
+from govrun.ledger.store import Ends
 from govrun.world import World
 
 LEDGER_FILE: Final = "ledger.sqlite"
@@ -51,15 +53,6 @@ _SELECT_ENDS: Final = (
 )
 
 Connect = Callable[[Path, float], sqlite3.Connection]
-
-
-@frozen
-class Ends:
-    """Where a stored ledger ends: entries, tree hashes, and the newest checkpoint's note (None if there is none)."""
-
-    size: int
-    hashes: int
-    note: bytes | None
 
 
 def connect_sqlite(path: Path, wait_s: float) -> sqlite3.Connection:
@@ -124,7 +117,7 @@ def move_store(making: Path, path: Path, world: World, wait_ms: int = WAIT_MS) -
 
 
 class SqliteStore:
-    """An open ledger file; used by one thread of the process that opened it.
+    """An open ledger file (a `store.Store`); used by one thread of the process that opened it.
 
     Everything but reading happens inside `hold`. Errors are GovrunError (ledger-unavailable).
     """
@@ -134,6 +127,7 @@ class SqliteStore:
         self.directory = path.parent
         self.origin = ""
         self.world = world
+        self.leases = FileLeases(self.directory / LEASES_DIRECTORY)
         self._wait_ms = wait_ms
         self._connect = connect
         self._process = os.getpid()
