@@ -42,8 +42,7 @@ MAX_KEY_FILE_BYTES: Final = 4096
 _ED25519: Final = b"\x01"
 _PRIVATE: Final = "PRIVATE+KEY+"
 
-# Points of small order, sign bit cleared: under such a "public key" one signature fits many messages. The last
-# three spell the y coordinates p - 1, 0 and 1, the latter two not reduced modulo p.
+# Points of small order, sign bit cleared: under such a "public key" one signature fits many messages.
 _SMALL_ORDER: Final = frozenset(
     bytes.fromhex(text)
     for text in (
@@ -52,10 +51,10 @@ _SMALL_ORDER: Final = frozenset(
         "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
         "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
         "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
     )
 )
+# The modulus of RFC 8032, below which the y of a key must be: a key has one spelling.
+_FIELD: Final = 2**255 - 19
 
 
 @frozen
@@ -78,7 +77,10 @@ class Verifier:
             raise _unusable(
                 "vkey.length", "the public key has the wrong length", f"{len(self.public)} bytes", f"{KEY_BYTES} bytes"
             )
-        if self.public[:-1] + bytes([self.public[-1] & 0x7F]) in _SMALL_ORDER:
+        unsigned = self.public[:-1] + bytes([self.public[-1] & 0x7F])
+        if int.from_bytes(unsigned, "little") >= _FIELD:
+            raise _unusable("vkey.encoding", "the public key is spelled in another way than the one", None, "y below p")
+        if unsigned in _SMALL_ORDER:
             raise _unusable("vkey.weak", "the public key accepts forged signatures", "a point of small order", None)
         expected = note_key_id(self.name, self.public)
         if self.key_id != expected:

@@ -151,7 +151,18 @@ def test_public_keys_of_small_order_are_refused() -> None:
     for encoding in encodings:
         for sign in (0, 0x80):
             weak = encoding[:-1] + bytes([encoding[-1] | sign])
-            refusal(ExitCode.COULD_NOT_CHECK, "vkey.weak", keys.verifier_for, "n", weak)
+            rule = "vkey.weak" if int.from_bytes(encoding, "little") < p else "vkey.encoding"
+            refusal(ExitCode.COULD_NOT_CHECK, rule, keys.verifier_for, "n", weak)
+
+
+def test_a_public_key_has_one_encoding() -> None:
+    p = 2**255 - 19
+    keys.verifier_for("n", (p - 2).to_bytes(32, "little"))
+    for y in range(p, 2**255):
+        for sign in (0, 1 << 255):
+            refusal(
+                ExitCode.COULD_NOT_CHECK, "vkey.encoding", keys.verifier_for, "n", (y | sign).to_bytes(32, "little")
+            )
 
 
 @pytest.mark.parametrize(
