@@ -6,14 +6,14 @@ the policy by changing its file; the ledger learns of it in the same commit as t
 
 from __future__ import annotations
 
-from govrun.ledger.append import DraftAt, Writer
+from govrun.ledger.append import Appender, DraftAt
 from govrun.receipt import Draft, Position, parse_statement
 from govrun.signing.dsse import parse_envelope
 
 _TELLING = ("intent", "policyAdopted", "genesis")
 
 
-def adopt(writer: Writer, policy: str, now: str) -> DraftAt:
+def adopt(writer: Appender, policy: str, now: str) -> DraftAt:
     """The draft that puts a policy (sha256 in hex of its bytes) in force; it appends nothing where it is already."""
 
     def decide(position: Position) -> Draft | None:
@@ -24,7 +24,7 @@ def adopt(writer: Writer, policy: str, now: str) -> DraftAt:
     return decide
 
 
-def in_force(writer: Writer, size: int) -> str | None:
+def in_force(writer: Appender, size: int) -> str | None:
     """The policy in force after so many entries, None when none of them tells."""
     # An intent ran under the policy in force, so the newest one tells it without a search for its adoption.
     for index in range(size - 1, -1, -1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,12 +16,14 @@ from govrun.backends import registry
 from govrun.errors import ExitCode, GovrunError
 from govrun.execute.process import Interrupt
 from govrun.filecache import DigestCache
+from govrun.frozen import evolve
 from govrun.home import find_home
 from govrun.invoke import Ground, Result, unlaunched
 from govrun.invoke import run as run_request
 from govrun.ledger.append import Writer
 from govrun.ledger.guard import Guard, heads_directory
 from govrun.ledger.sqlite import open_store
+from govrun.ledger.store import Store
 from govrun.permit import Asked, Site, ask, read_policy
 from govrun.request import MAX_PROMPT_BYTES, Request, check_request
 from govrun.settings import Settings, load_settings, read_private
@@ -47,25 +49,33 @@ def run(
     cwd: str | None = None,
     home: str | None = None,
     world: World | None = None,
+    ground: Ground | None = None,
 ) -> Result:
     """One governed invocation; returns its Result once the outcome is durable, also when the command failed.
 
     prompt: text (UTF-8) or exact bytes. parameters: the backend's, as text or integers. inputs, outputs: paths of
     declared files, relative to cwd (default: the working directory). home: the `.govrun` (default: GOVRUN_HOME, then
-    upward from cwd). Raises GovrunError when nothing ran (10-16), or when it ran but the outcome could only be kept in
-    `pending/` (30-33).
+    upward from cwd). ground: one of `open_shared`, in the place of home and world, for many runs at once. Raises
+    GovrunError when nothing ran (10-16), or when it ran but the outcome could only be kept in `pending/` (30-33).
     """
+    if ground is not None and (home is not None or world is not None):
+        raise TypeError("a ground has its own home and world")
     world = world or real_world()
     with before_launch():
         place = Path(os.path.abspath(cwd)) if cwd is not None else working_directory()
         options = {} if backend is None else {"backend": backend}
-        settings = load_settings(find_home(world, place, home), world.environ, options)
-        if settings.backend is None:
+        settings = (
+            load_settings(find_home(world, place, home), world.environ, options)
+            if ground is None
+            else ground.site.settings
+        )
+        chosen = backend or settings.backend
+        if chosen is None:
             raise GovrunError(
                 ExitCode.REQUEST_INVALID, "request.backend", "no backend was chosen", expected="backend=NAME"
             )
     wanted = Request(
-        backend=settings.backend,
+        backend=chosen,
         task=task,
         agent=agent,
         prompt=prompt.encode("utf-8", "surrogatepass") if isinstance(prompt, str) else prompt,
@@ -78,8 +88,32 @@ def run(
         wall_ms=wall_ms,
         cwd=str(place),
     )
-    with open_ground(world, settings) as ground:
-        return run_request(ground, wanted)
+    if ground is not None:
+        return run_request(_as_it_is_now(ground), wanted)
+    with open_ground(world, settings) as own:
+        return run_request(own, wanted)
+
+
+@contextmanager
+def open_shared(*, home: str | None = None, cwd: str | None = None, world: World | None = None) -> Iterator[Ground]:
+    """A ground that the threads of this process share: `run(..., ground=ground)` from as many as there are.
+
+    What they append is committed together, each run acknowledged once its own receipts are durable. home, cwd: as in
+    `run`. The policy is read anew for each run. Leaving it waits for what is being appended; end the runs before.
+    Raises GovrunError (10, 15, 16).
+    """
+    world = world or real_world()
+    with before_launch():
+        place = Path(os.path.abspath(cwd)) if cwd is not None else working_directory()
+        settings = load_settings(find_home(world, place, home), world.environ, {})
+    with open_shared_ground(world, settings) as ground:
+        yield ground
+
+
+def _as_it_is_now(ground: Ground) -> Ground:
+    """A ground that may have been open for long, with the policy that is there now."""
+    policy, problem = _present_policy(ground.site.settings)
+    return evolve(ground, site=evolve(ground.site, policy_bytes=policy, policy_problem=problem))
 
 
 @contextmanager
@@ -109,12 +143,7 @@ def working_directory() -> Path:
 def open_site(world: World, settings: Settings, hashing: Callable[[str, int, int], None] | None = None) -> Site:
     """What requests are judged by; hashing, when given, is told (name, total, done) while a large file is hashed."""
     cache = DigestCache(settings.home / "cache" / "digests.json", lambda: world.now_ms() * 1_000_000, hashing)
-    policy, problem = None, None
-    try:
-        policy = read_private(settings.policy, "policy")
-    except GovrunError as unreadable:
-        # A refusal like any other of a policy, and recorded like it.
-        problem = unreadable
+    policy, problem = _present_policy(settings)
     return Site(
         world=world,
         settings=settings,
@@ -123,6 +152,15 @@ def open_site(world: World, settings: Settings, hashing: Callable[[str, int, int
         digests=cache,
         policy_problem=problem,
     )
+
+
+def _present_policy(settings: Settings) -> tuple[bytes | None, GovrunError | None]:
+    """The policy's bytes, None when there is none or it cannot be read, which the error then tells."""
+    try:
+        return read_private(settings.policy, "policy"), None
+    except GovrunError as unreadable:
+        # A refusal like any other of a policy, and recorded like it.
+        return None, unreadable
 
 
 @contextmanager
@@ -135,15 +173,37 @@ def open_ground(
 ) -> Iterator[Ground]:
     """Open keys and ledger for invocations; raises GovrunError (10, 15, 16) when no evidence could be left."""
     with before_launch():
-        receipt, log = (load_signer(settings.home / "keys" / f"{role}.key") for role in ("receipt", "log"))
-        guard = Guard(heads_directory(world.environ), log.verifier, world)
         site = open_site(world, settings, hashing)
-        store = open_store(settings.ledger, world, settings.ledger_timeout_ms)
-    with store:
-        with before_launch():
-            writer = Writer(store, receipt, log, guard)
-            _check_receipt_key(receipt.verifier.name, f"{store.origin}/receipt")
+        writer, store = _open_writer(world, settings)
+    with closing(store):
         yield Ground(site, writer, pass_stderr, signals)
+
+
+@contextmanager
+def open_shared_ground(
+    world: World, settings: Settings, pass_stderr: Callable[[bytes], None] | None = None
+) -> Iterator[Ground]:
+    """`open_ground` for many threads at once; pass_stderr may be called from several of them at the same time."""
+    from govrun.ledger.group import GroupWriter
+
+    with before_launch():
+        site = open_site(world, settings)
+        writer = GroupWriter(lambda: _open_writer(world, settings)[0], world, wait_ms=settings.ledger_timeout_ms)
+    with writer:
+        yield Ground(site, writer, pass_stderr)
+
+
+def _open_writer(world: World, settings: Settings) -> tuple[Writer, Store]:
+    receipt, log = (load_signer(settings.home / "keys" / f"{role}.key") for role in ("receipt", "log"))
+    guard = Guard(heads_directory(world.environ), log.verifier, world)
+    store = open_store(settings.ledger, world, settings.ledger_timeout_ms)
+    try:
+        writer = Writer(store, receipt, log, guard)
+        _check_receipt_key(receipt.verifier.name, f"{store.origin}/receipt")
+    except BaseException:
+        store.close()
+        raise
+    return writer, store
 
 
 def _check_receipt_key(found: str, expected: str) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -37,12 +38,18 @@ class DigestCache:
     now_ns: Callable[[], int]
     progress: Callable[[str, int, int], None] | None = None
     _known: dict[str, str] | None = None
+    # Threads that want the same large file wait for the one that hashes it.
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False, eq=False)
 
     def digest(self, path: Path) -> FileDigest:
         """The digest of a regular file; GovrunError (preflight-refused) if it cannot be had."""
         status = _status(path)
         if not stat.S_ISREG(status.st_mode) or status.st_size < MIN_CACHED_BYTES:
             return digest_file(path)
+        with self._lock:
+            return self._digest_large(path, status)
+
+    def _digest_large(self, path: Path, status: os.stat_result) -> FileDigest:
         key = _key(identity_of(status))
         cached = self._load().get(key)
         if cached is not None:

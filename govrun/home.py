@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -221,7 +222,8 @@ def keep_policy(home: Path, data: bytes) -> None:
     kept = home / "policies" / f"{sha256_hex(data)}.toml"
     if os.path.lexists(kept):
         return
-    temporary = kept.with_suffix(f".{os.getpid()}")
+    # Several threads may come with the same policy at once.
+    temporary = kept.with_suffix(f".{os.getpid()}-{threading.get_native_id()}")
     try:
         kept.parent.mkdir(mode=0o700, exist_ok=True)
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:

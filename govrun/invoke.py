@@ -28,7 +28,7 @@ from govrun.execute.process import run as run_child
 from govrun.frozen import evolve, frozen
 from govrun.home import keep_policy
 from govrun.ledger import pending, recovery
-from govrun.ledger.append import Appended, Writer
+from govrun.ledger.append import Appended, Appender
 from govrun.ledger.lease import Lease
 from govrun.ledger.place import REFUSALS_FILE
 from govrun.permit import Permit, Site, new_salt, permit
@@ -47,7 +47,7 @@ class Ground:
     """
 
     site: Site
-    writer: Writer
+    writer: Appender
     pass_stderr: Callable[[bytes], None] | None = None
     signals: Callable[[], AbstractContextManager[Interrupt | None]] = nullcontext
 

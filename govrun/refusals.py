@@ -22,7 +22,7 @@ from govrun.canonical import JsonObject
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import evolve, frozen
 from govrun.ledger import lock
-from govrun.ledger.append import DraftAt, Writer
+from govrun.ledger.append import Appender, DraftAt
 from govrun.ledger.pending import move_aside
 from govrun.ledger.place import REFUSALS_FILE, sync_directory
 from govrun.receipt import ZERO_HASH, Draft, Position, format_statement
@@ -73,7 +73,7 @@ class Counted:
     after: str
 
 
-def settle(writer: Writer) -> None:
+def settle(writer: Appender) -> None:
     """Append what was counted in windows that are over; does nothing while another process is at it.
 
     Calling it again, from two processes at once, or after being killed at any instant, appends nothing twice.
@@ -87,7 +87,7 @@ def settle(writer: Writer) -> None:
                 _write(writer, left)
 
 
-def take(writer: Writer, refusal: Draft, wait_ms: int) -> Counted | None:
+def take(writer: Appender, refusal: Draft, wait_ms: int) -> Counted | None:
     """Count a refusal, durable when this returns; None when it is to become an entry of its own.
 
     Settles first. GovrunError as `settle`, or when others hold the lock for wait_ms (`refusals.locked`): not counted.
@@ -108,7 +108,7 @@ def take(writer: Writer, refusal: Draft, wait_ms: int) -> Counted | None:
         return counted
 
 
-def _count(windows: dict[Kind, Window], refused: JsonObject, writer: Writer) -> Counted | None:
+def _count(windows: dict[Kind, Window], refused: JsonObject, writer: Appender) -> Counted | None:
     kind = _kind_of(refused)
     if kind not in windows and len(windows) >= MAX_KINDS:
         refused = {**refused, "rule": f"{_VARIOUS}{refused['stage']}"}
@@ -146,7 +146,7 @@ def _merged(waiting: JsonObject, refused: JsonObject) -> JsonObject:
     return {**waiting, **common, "count": waiting["count"] + 1, "deniedOn": refused["deniedOn"]}
 
 
-def _without_ended(writer: Writer, windows: dict[Kind, Window]) -> dict[Kind, Window]:
+def _without_ended(writer: Appender, windows: dict[Kind, Window]) -> dict[Kind, Window]:
     """The windows that are not over, once what the others counted is in the ledger."""
     now_ms = writer.store.world.now_ms()
     ended = [window for window in windows.values() if window.is_over(now_ms)]
@@ -157,7 +157,7 @@ def _without_ended(writer: Writer, windows: dict[Kind, Window]) -> dict[Kind, Wi
     return {kind: window for kind, window in windows.items() if window not in ended}
 
 
-def _unless_there(writer: Writer, since: int, waiting: JsonObject) -> DraftAt:
+def _unless_there(writer: Appender, since: int, waiting: JsonObject) -> DraftAt:
     def decide(position: Position) -> Draft | None:
         for index in range(since, position.index):
             columns = writer.store.columns(index)
@@ -169,7 +169,7 @@ def _unless_there(writer: Writer, since: int, waiting: JsonObject) -> DraftAt:
 
 
 @contextlib.contextmanager
-def _held(writer: Writer, wait_ms: int) -> Iterator[bool]:
+def _held(writer: Appender, wait_ms: int) -> Iterator[bool]:
     """Keep others from the file, if that can be had in time."""
     try:
         descriptor = lock.open_lock_file(writer.store.directory / LOCK_FILE)
@@ -188,7 +188,7 @@ def _held(writer: Writer, wait_ms: int) -> Iterator[bool]:
         ) from error
 
 
-def _read(writer: Writer) -> dict[Kind, Window]:
+def _read(writer: Appender) -> dict[Kind, Window]:
     """The windows in the file; one that cannot be used is set aside, told by a gap, and not believed in any part."""
     path = writer.store.directory / REFUSALS_FILE
     try:
@@ -211,7 +211,7 @@ def _read_own(path: Path) -> bytes:
         return file.read(MAX_BYTES + 1)
 
 
-def _write(writer: Writer, windows: dict[Kind, Window]) -> None:
+def _write(writer: Appender, windows: dict[Kind, Window]) -> None:
     """Replace the file, durable when this returns; with nothing left there is no file. OSError."""
     path = writer.store.directory / REFUSALS_FILE
     if not windows:

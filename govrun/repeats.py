@@ -13,7 +13,7 @@ from govrun.canonical import JsonObject
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
 from govrun.ledger import recovery
-from govrun.ledger.append import Writer
+from govrun.ledger.append import Appender
 from govrun.predicates import request_bytes, salted
 from govrun.receipt import parse_statement
 from govrun.request import Request
@@ -33,7 +33,7 @@ class Recorded:
     outcome: JsonObject
 
 
-def find(writer: Writer, world: World, wanted: Request) -> Recorded | None:
+def find(writer: Appender, world: World, wanted: Request) -> Recorded | None:
     """The record of the run that used this request's id, None when the id is free.
 
     Waits while that run is under way, at most until its deadline. Raises GovrunError (request-invalid): another
@@ -61,7 +61,7 @@ def find(writer: Writer, world: World, wanted: Request) -> Recorded | None:
     return Recorded(index, answered, _predicate(writer, answered))
 
 
-def _wait(writer: Writer, invocation_id: str, world: World, left_ms: int) -> None:
+def _wait(writer: Appender, invocation_id: str, world: World, left_ms: int) -> None:
     until_ns = world.monotonic_ns() + left_ms * 1_000_000
     while writer.store.leases.is_held(invocation_id):
         if world.monotonic_ns() >= until_ns:
@@ -75,7 +75,7 @@ def _wait(writer: Writer, invocation_id: str, world: World, left_ms: int) -> Non
         time.sleep(_POLL_S)
 
 
-def _demand_same(writer: Writer, wanted: Request, index: int, intent: JsonObject) -> None:
+def _demand_same(writer: Appender, wanted: Request, index: int, intent: JsonObject) -> None:
     recorded = intent["request"]["commitment"]
     salt = writer.salts.read(index) if recorded["algorithm"] == "hmacSha256" else None
     if recorded["algorithm"] == "hmacSha256" and salt is None:
@@ -96,7 +96,7 @@ def _demand_same(writer: Writer, wanted: Request, index: int, intent: JsonObject
         )
 
 
-def _predicate(writer: Writer, index: int) -> JsonObject:
+def _predicate(writer: Appender, index: int) -> JsonObject:
     leaf = writer.store.leaf(index)
     if leaf is None:
         raise GovrunError(

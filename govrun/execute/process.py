@@ -7,6 +7,7 @@ import os
 import resource
 import select
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, fcntl
@@ -28,6 +29,9 @@ _CHUNK: Final = 65_536
 _MEASURE_MS: Final = 250  # how often memory is looked at
 _MEASURE_AT_LEAST_MS: Final = 20  # how close to its end a CPU budget is looked at
 _LAST_WAIT_MS: Final = 2_000  # after SIGKILL; only a process stuck in the kernel takes longer
+# Descriptors are the whole process's: a fork for one run while another's ends lie open would copy them, and that one's
+# output would not end with its own processes.
+_starting: Final = threading.Lock()
 _SEALS: Final = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 
 
@@ -233,7 +237,7 @@ class _Run:
         """Start the command and stay until nothing of it is left."""
         with ExitStack() as ours:
             try:
-                with ExitStack() as theirs:
+                with _starting, ExitStack() as theirs:
                     ends = _Ends(ours, theirs)
                     pid = keeper.start(self._orders(plan, command, ends))
             except OSError:

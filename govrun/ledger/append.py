@@ -10,22 +10,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
 from govrun.ledger.checkpoint import Checkpoint, VerifiedCheckpoint, sign_verified, verify_checkpoint
-from govrun.ledger.entry import Entry, columns_of, entry_of
+from govrun.ledger.entry import Entry, IndexColumns, columns_of, entry_of
 from govrun.ledger.guard import Guard
 from govrun.ledger.merkle import EMPTY_ROOT, Frontier, leaf_hash, stored_hash_count, stored_hash_index
-from govrun.ledger.salts import SALTS_FILE, Salts
+from govrun.ledger.salts import SALTS_FILE, Salts, check_salt
 from govrun.receipt import ZERO_HASH, Draft, Position, Statement, format_statement
 from govrun.signing.dsse import format_envelope, sign_envelope
 from govrun.signing.keys import Signer
 from govrun.world import World
 
 if TYPE_CHECKING:
-    from govrun.ledger.store import Ends, Store
+    from govrun.ledger.store import Ends, Reads, Store
 
 # A draft that needs to know its place, or that looks at the store while it is held; None appends nothing.
 DraftAt = Callable[[Position], Draft | None]
@@ -49,6 +49,70 @@ class Appended:
     index: int
     leaf_hash: str
     checkpoint: bytes
+
+
+@frozen
+class Submission:
+    """What one caller appends at once, all of it or nothing; salts and signers as `Writer.append` takes them."""
+
+    drafts: tuple[Draft | DraftAt, ...]
+    salts: tuple[bytes | None, ...] = ()
+    signers: tuple[Signer, ...] = ()
+
+
+class Appender(Protocol):
+    """What appends for a caller, and what it knows of the ledger: a `Writer`, or a `group.GroupWriter` for threads."""
+
+    @property
+    def store(self) -> Reads: ...
+
+    @property
+    def salts(self) -> Salts: ...
+
+    @property
+    def warning(self) -> GovrunError | None: ...
+
+    def append(
+        self,
+        drafts: Sequence[Draft | DraftAt],
+        *,
+        salts: Sequence[bytes | None] = (),
+        signers: Sequence[Signer] = (),
+    ) -> tuple[Appended, ...]:
+        """As `Writer.append`."""
+
+    def leaf_hash_of(self, index: int) -> str | None:
+        """The leaf hash (hex) of an entry by the stored tree, None if there is none."""
+
+
+class _Prepared:
+    """What a submission is about to write: the tree that it grows, and what its own drafts may refer to."""
+
+    def __init__(self, frontier: Frontier, previous: str) -> None:
+        self.frontier = frontier
+        self.first = frontier.size
+        self.previous = previous
+        self.entries: list[Entry] = []
+        self.columns: list[IndexColumns] = []
+        self.grown: list[list[bytes]] = []
+        self.salts: list[bytes | None] = []
+        self.claims: dict[str, int] = {}
+        self.answers: dict[tuple[int, str], int] = {}
+
+    @property
+    def hashes(self) -> list[bytes]:
+        return [one for grown in self.grown for one in grown]
+
+    def add(self, entry: Entry, columns: IndexColumns, salt: bytes | None) -> None:
+        self.entries.append(entry)
+        self.columns.append(columns)
+        self.grown.append(self.frontier.append(entry.leaf_hash))
+        self.salts.append(salt)
+        self.previous = entry.leaf_hash.hex()
+        if columns.kind == "intent" and columns.request_id is not None:
+            self.claims[columns.request_id] = columns.index
+        if columns.intent is not None:
+            self.answers[columns.intent, columns.kind] = columns.index
 
 
 class Writer:
@@ -92,8 +156,20 @@ class Writer:
         from taking the entries (its rule tells which); request-invalid (`request.claimed`) for a request id that
         another intent bears; ledger-rolled-back. Before a launch the caller says ledger-unavailable instead.
         """
-        appended = self._append(drafts, salts, signers)
-        if appended:
+        [told] = self.append_each([Submission(tuple(drafts), tuple(salts), tuple(signers))])
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    def append_each(self, submissions: Sequence[Submission]) -> list[tuple[Appended, ...] | Exception]:
+        """Append submissions in order under one checkpoint and one commit; what became of each.
+
+        In the place of one that cannot be appended for a reason of its own stands the reason, and the others are
+        durable. What keeps the store from taking any of them is raised, and then none of them is. A `DraftAt` sees
+        what was submitted before it, not what stands before it in its own submission. Errors as `append`.
+        """
+        appended = self._append(submissions)
+        if any(isinstance(one, tuple) and one for one in appended):
             self.remember()
         return appended
 
@@ -108,35 +184,49 @@ class Writer:
             # The entry is durable: refusing now would say that it is not.
             self.warning = error
 
-    def _append(
-        self, drafts: Sequence[Draft | DraftAt], salts: Sequence[bytes | None], signers: Sequence[Signer]
-    ) -> tuple[Appended, ...]:
+    def _append(self, submissions: Sequence[Submission]) -> list[tuple[Appended, ...] | Exception]:
         try:
             with self.store.hold():
                 frontier, previous = self._checked_frontier()
-                entries, hashes = self._write(
-                    frontier, previous, drafts, salts or (None,) * len(drafts), signers or (self._receipt_signer,)
-                )
-                if not entries:
-                    return ()
-                self._read_back(entries, hashes)
-                signed = self._sign_head(frontier)
-                self.store.add_checkpoint(frontier.size, signed.note)
-                self._commit(entries)
-                self._left = signed, frontier, entries[-1].leaf_hash.hex()
+                written: list[_Prepared | Exception] = []
+                for submission in submissions:
+                    try:
+                        prepared = self._prepare(frontier.copy(), previous, submission)
+                    except Exception as fault:
+                        if not _is_own(fault, submission):
+                            raise
+                        written.append(_told(fault))
+                        continue
+                    self._write(prepared)
+                    frontier, previous = prepared.frontier, prepared.previous
+                    written.append(prepared)
+                done = [one for one in written if isinstance(one, _Prepared)]
+                entries = [entry for one in done for entry in one.entries]
+                note = b""
+                if entries:
+                    note = self._finish(frontier, entries, done)
         except GovrunError as error:
-            if error.code in _AS_THEY_ARE:
+            told = _told(error)
+            if told is error:
                 raise
-            raise GovrunError(
-                ExitCode.APPEND_FAILED,
-                error.rule,
-                error.what,
-                found=error.found,
-                expected=error.expected,
-                fix=error.fix,
-                effect=error.effect or "nothing was appended",
-            ) from error
-        return tuple(Appended(entry.index, entry.leaf_hash.hex(), signed.note) for entry in entries)
+            raise told from error
+        return [
+            one
+            if isinstance(one, Exception)
+            else tuple(Appended(entry.index, entry.leaf_hash.hex(), note) for entry in one.entries)
+            for one in written
+        ]
+
+    def _finish(self, frontier: Frontier, entries: Sequence[Entry], done: Sequence[_Prepared]) -> bytes:
+        """Read back, sign the head and commit what was written; the signed note."""
+        self._read_back(entries, [one for prepared in done for one in prepared.hashes])
+        signed = self._sign_head(frontier)
+        self.store.add_checkpoint(frontier.size, signed.note)
+        # Before the commit, so that no durable receipt lacks its salt while the machine stays up.
+        self.salts.write(entries[0].index, [salt for prepared in done for salt in prepared.salts])
+        self._commit(entries)
+        self._left = signed, frontier, entries[-1].leaf_hash.hex()
+        return signed.note
 
     def _checked_frontier(self) -> tuple[Frontier, str]:
         """The tree as it is stored and its last leaf hash (hex, zeros if empty), to be grown by one append.
@@ -185,43 +275,32 @@ class Writer:
             )
         return last.hex()
 
-    def _write(
-        self,
-        frontier: Frontier,
-        previous: str,
-        drafts: Sequence[Draft | DraftAt],
-        salts: Sequence[bytes | None],
-        signers: Sequence[Signer],
-    ) -> tuple[list[Entry], list[bytes]]:
-        """Write what the drafts become behind the entry of the leaf hash previous: entries, and hashes of the tree."""
-        store = self.store
-        entries: list[Entry] = []
-        hashes: list[bytes] = []
-        for source, salt in zip(drafts, salts, strict=True):
-            index = frontier.size
-            position = Position(store.origin, index, previous)
+    def _prepare(self, frontier: Frontier, previous: str, submission: Submission) -> _Prepared:
+        """Place, check and sign a submission behind the entry of the leaf hash previous; nothing is written yet."""
+        origin, drafts = self.store.origin, submission.drafts
+        prepared = _Prepared(frontier, previous)
+        for source, salt in zip(drafts, submission.salts or (None,) * len(drafts), strict=True):
+            position = Position(origin, frontier.size, prepared.previous)
             draft = source if isinstance(source, Draft) else source(position)
             if draft is None:
                 continue
+            check_salt(salt)
             payload = format_statement(draft, position)
-            placed = {**draft.predicate, "ledger": {"origin": position.origin, "index": index, "previous": previous}}
-            columns = columns_of(Statement(draft.kind, placed, position))
-            self._check_links(draft, index)
-            entry = entry_of(index, _signed(payload, signers))
-            grown = frontier.append(entry.leaf_hash)
-            store.add_entry(entry, columns, stored_hash_count(index), grown)
-            # Before the commit, so that no durable receipt lacks its salt while the machine stays up.
-            self.salts.write(index, salt)
-            entries.append(entry)
-            hashes += grown
-            previous = entry.leaf_hash.hex()
-        return entries, hashes
+            columns = columns_of(Statement(draft.kind, draft.predicate, position))
+            self._check_links(draft, prepared)
+            entry = entry_of(position.index, _signed(payload, submission.signers or (self._receipt_signer,)))
+            prepared.add(entry, columns, salt)
+        return prepared
 
-    def _check_links(self, draft: Draft, index: int) -> None:
+    def _write(self, prepared: _Prepared) -> None:
+        for entry, columns, grown in zip(prepared.entries, prepared.columns, prepared.grown, strict=True):
+            self.store.add_entry(entry, columns, stored_hash_count(entry.index), grown)
+
+    def _check_links(self, draft: Draft, own: _Prepared) -> None:
         """An intent claims its request id alone; outcome and gap belong to an intent of this ledger, once each."""
         if draft.kind == "intent":
             request_id = draft.predicate["request"]["id"]
-            claimed = None if request_id is None else self.store.intent_of_request(request_id)
+            claimed = None if request_id is None else self._claimed(request_id, own)
             if claimed is not None:
                 raise GovrunError(
                     ExitCode.REQUEST_INVALID,
@@ -234,8 +313,8 @@ class Writer:
         elif draft.kind in ("outcome", "gap") and draft.predicate["intent"] is not None:
             intent = draft.predicate["intent"]
             of = intent["index"]
-            columns = self.store.columns(of) if of < index else None
-            if columns is None or columns.kind != "intent" or self.leaf_hash_of(of) != intent["leafHash"]:
+            columns, found = self._entry_at(of, own)
+            if columns is None or columns.kind != "intent" or found != intent["leafHash"]:
                 raise GovrunError(
                     ExitCode.RECEIPT_INVALID,
                     "receipt.intent",
@@ -251,7 +330,9 @@ class Writer:
                     found=draft.predicate["invocationId"],
                     expected=columns.invocation_id,
                 )
-            answered = self.store.answer_to(of, draft.kind)
+            answered = own.answers.get((of, draft.kind))
+            if answered is None and of < own.first:
+                answered = self.store.answer_to(of, draft.kind)
             if answered is not None:
                 raise GovrunError(
                     ExitCode.APPEND_FAILED,
@@ -260,6 +341,17 @@ class Writer:
                     found=f"entry {answered}",
                     expected=f"one {draft.kind} for entry {of}",
                 )
+
+    def _claimed(self, request_id: str, own: _Prepared) -> int | None:
+        claimed = own.claims.get(request_id)
+        return self.store.intent_of_request(request_id) if claimed is None else claimed
+
+    def _entry_at(self, index: int, own: _Prepared) -> tuple[IndexColumns | None, str | None]:
+        """Columns and leaf hash (hex) of an entry in the store or of the same submission; nothing that comes later."""
+        if index < own.first:
+            return self.store.columns(index), self.leaf_hash_of(index)
+        at = index - own.first
+        return (own.columns[at], own.entries[at].leaf_hash.hex()) if at < len(own.entries) else (None, None)
 
     def leaf_hash_of(self, index: int) -> str | None:
         """The leaf hash (hex) of an entry by the stored tree, None if there is none."""
@@ -329,14 +421,40 @@ def create_ledger(
     try:
         with create_store(making, log_signer.verifier.name, world) as store:
             writer = Writer(store, receipt_signer, log_signer, guard)
-            (appended,) = writer._append([genesis], (), ())
+            [told] = writer._append([Submission((genesis,))])
+            if isinstance(told, Exception):
+                raise told
         move_store(making, path, world)
     except BaseException:
         making.unlink(missing_ok=True)
         raise
     # Only now: the guard never leads.
     writer.remember()
-    return appended
+    return told[0]
+
+
+def _is_own(fault: Exception, submission: Submission) -> bool:
+    """Whether a fault is of one submission alone, and not of the store or of the signer that all of them share."""
+    if not isinstance(fault, GovrunError):
+        return True
+    if fault.code is ExitCode.SIGNING_FAILED:
+        return bool(submission.signers)
+    return fault.code not in (ExitCode.LEDGER_UNAVAILABLE, ExitCode.LEDGER_ROLLED_BACK)
+
+
+def _told(fault: Exception) -> Exception:
+    """A fault as `append` tells it."""
+    if not isinstance(fault, GovrunError) or fault.code in _AS_THEY_ARE:
+        return fault
+    return GovrunError(
+        ExitCode.APPEND_FAILED,
+        fault.rule,
+        fault.what,
+        found=fault.found,
+        expected=fault.expected,
+        fix=fault.fix,
+        effect=fault.effect or "nothing was appended",
+    )
 
 
 def _signed(payload: bytes, signers: Sequence[Signer]) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
 from govrun.ledger import pending
-from govrun.ledger.append import Appended, DraftAt, Writer
+from govrun.ledger.append import Appended, Appender, DraftAt
 from govrun.receipt import Draft, Position
 
 
@@ -25,7 +25,7 @@ class Recovered:
     gaps: tuple[Appended, ...] = ()
 
 
-def recover(writer: Writer) -> Recovered:
+def recover(writer: Appender) -> Recovered:
     """Settle what lies beside the writer's ledger, in `pending/` and `leases/`.
 
     Calling it again, or from two processes at once, appends nothing twice. GovrunError as `Writer.append`, and
@@ -47,7 +47,7 @@ def recover(writer: Writer) -> Recovered:
     return Recovered(tuple(outcomes), tuple(gaps))
 
 
-def _settle_pending(writer: Writer, outcomes: list[Appended], gaps: list[Appended]) -> None:
+def _settle_pending(writer: Appender, outcomes: list[Appended], gaps: list[Appended]) -> None:
     directory = writer.store.directory / pending.PENDING_DIRECTORY
     for invocation_id in pending.list_pending(directory):
         held = writer.store.leases.seize(invocation_id)
@@ -58,7 +58,7 @@ def _settle_pending(writer: Writer, outcomes: list[Appended], gaps: list[Appende
 
 
 def _settle(
-    writer: Writer, directory: Path, invocation_id: str, outcomes: list[Appended], gaps: list[Appended]
+    writer: Appender, directory: Path, invocation_id: str, outcomes: list[Appended], gaps: list[Appended]
 ) -> None:
     try:
         waiting = pending.read_pending(directory, invocation_id)
@@ -77,7 +77,7 @@ def _settle(
         pending.remove(directory, invocation_id)
 
 
-def _unless_answered(writer: Writer, draft: Draft) -> DraftAt:
+def _unless_answered(writer: Appender, draft: Draft) -> DraftAt:
     def decide(_: Position) -> Draft | None:
         of = draft.predicate["intent"]["index"]
         return None if writer.store.answer_to(of, "outcome") is not None else draft
@@ -85,7 +85,7 @@ def _unless_answered(writer: Writer, draft: Draft) -> DraftAt:
     return decide
 
 
-def orphans(writer: Writer) -> tuple[Appended, ...]:
+def orphans(writer: Appender) -> tuple[Appended, ...]:
     """Append a gap for each open intent whose lease is free and that has no pending outcome. OSError, GovrunError."""
     appended: list[Appended] = []
     for index, invocation_id in writer.store.open_intents():
@@ -97,7 +97,7 @@ def orphans(writer: Writer) -> tuple[Appended, ...]:
     return tuple(appended)
 
 
-def _orphaned(writer: Writer, index: int, invocation_id: str) -> DraftAt:
+def _orphaned(writer: Appender, index: int, invocation_id: str) -> DraftAt:
     directory = writer.store.directory / pending.PENDING_DIRECTORY
 
     def decide(_: Position) -> Draft | None:
@@ -111,6 +111,6 @@ def _orphaned(writer: Writer, index: int, invocation_id: str) -> DraftAt:
     return decide
 
 
-def _gap(writer: Writer, reason: str, intent: int | None) -> Draft:
+def _gap(writer: Appender, reason: str, intent: int | None) -> Draft:
     about = None if intent is None else {"index": intent, "leafHash": writer.leaf_hash_of(intent)}
     return Draft("gap", {"reason": reason, "intent": about, "foundOn": writer.store.world.now()})

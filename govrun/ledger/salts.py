@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,18 @@ SALTS_FILE: Final = "salts"
 _NONE: Final = bytes(SALT_BYTES)
 
 
+def check_salt(salt: bytes | None) -> None:
+    """Return if this can be kept as a receipt's salt, 32 bytes that are not all zeros; else receipt-invalid."""
+    if salt is not None and (len(salt) != SALT_BYTES or salt == _NONE):
+        raise GovrunError(
+            ExitCode.RECEIPT_INVALID,
+            "salt.form",
+            "this cannot be a salt",
+            found=f"{len(salt)} bytes, or zeros",
+            expected=f"{SALT_BYTES} random bytes",
+        )
+
+
 class Salts:
     """The file of salts of one ledger; made, with mode 0600, when the first salt is written.
 
@@ -30,22 +43,14 @@ class Salts:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def write(self, index: int, salt: bytes | None) -> None:
-        """Keep the salt (32 bytes, not all zeros) of the receipt that is about to stand at index.
+    def write(self, index: int, salts: Sequence[bytes | None]) -> None:
+        """Keep the salts of the receipts that are about to stand from index on, each as `check_salt` wants it.
 
         None clears what an append that never was committed may have left there.
         """
-        if salt is not None and (len(salt) != SALT_BYTES or salt == _NONE):
-            raise GovrunError(
-                ExitCode.RECEIPT_INVALID,
-                "salt.form",
-                "this cannot be a salt",
-                found=f"{len(salt)} bytes, or zeros",
-                expected=f"{SALT_BYTES} random bytes",
-            )
-        if salt is None and self._size() <= index * SALT_BYTES:
+        if all(salt is None for salt in salts) and self._size() <= index * SALT_BYTES:
             return
-        self._write(index, salt or _NONE, sync=False)
+        self._write(index, b"".join(salt or _NONE for salt in salts), sync=False)
 
     def read(self, index: int) -> bytes | None:
         """The salt of the receipt at index, None if it has none or it was erased."""
@@ -73,10 +78,10 @@ class Salts:
         except OSError as error:
             raise self._unusable(error) from error
 
-    def _write(self, index: int, salt: bytes, *, sync: bool) -> None:
+    def _write(self, index: int, data: bytes, *, sync: bool) -> None:
         descriptor = self._open(os.O_RDWR | os.O_CREAT)
         try:
-            if os.pwrite(descriptor, salt, index * SALT_BYTES) != SALT_BYTES:
+            if os.pwrite(descriptor, data, index * SALT_BYTES) != len(data):
                 raise OSError(errno.ENOSPC, "short write")
             if sync:
                 os.fsync(descriptor)

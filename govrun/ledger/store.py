@@ -44,11 +44,8 @@ class Leases(Protocol):
         """Whether somebody holds the lease; changes nothing. OSError, GovrunError if it cannot be looked at."""
 
 
-class Store(Protocol):
-    """An open ledger; used by one thread of the process that opened it. Errors are GovrunError (ledger-unavailable).
-
-    Everything but reading happens inside `hold`. Reading inside it sees what was written there.
-    """
+class Reads(Protocol):
+    """What can be asked of an open ledger. Errors are GovrunError (ledger-unavailable)."""
 
     @property
     def origin(self) -> str: ...
@@ -61,24 +58,6 @@ class Store(Protocol):
 
     @property
     def leases(self) -> Leases: ...
-
-    def hold(self) -> AbstractContextManager[None]:
-        """Keep every other writer out; what is written inside is gone at the end unless `commit` was called."""
-
-    def commit(self) -> None:
-        """Make what was written in this `hold` durable; when this returns, it is.
-
-        When it raises, the result is unknown until `reopen` and a look for what was written.
-        """
-
-    def reopen(self) -> None:
-        """Inside `hold`, after a commit that failed: look again, through a fresh connection, at what is there.
-
-        Whatever is then visible is durable, and what is not visible will never be. Raises when that cannot be done.
-        """
-
-    def ends(self) -> Ends:
-        """How far entries and tree hashes go, by the last of each, and the newest checkpoint's note."""
 
     def head(self) -> bytes | None:
         """The newest checkpoint's note, None in an empty ledger."""
@@ -103,6 +82,31 @@ class Store(Protocol):
 
     def open_intents(self) -> tuple[tuple[int, str], ...]:
         """(index, invocation id) of each intent without outcome and gap, by index."""
+
+
+class Store(Reads, Protocol):
+    """An open ledger; used by one thread of the process that opened it.
+
+    Everything but reading happens inside `hold`. Reading inside it sees what was written there.
+    """
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Keep every other writer out; what is written inside is gone at the end unless `commit` was called."""
+
+    def commit(self) -> None:
+        """Make what was written in this `hold` durable; when this returns, it is.
+
+        When it raises, the result is unknown until `reopen` and a look for what was written.
+        """
+
+    def reopen(self) -> None:
+        """Inside `hold`, after a commit that failed: look again, through a fresh connection, at what is there.
+
+        Whatever is then visible is durable, and what is not visible will never be. Raises when that cannot be done.
+        """
+
+    def ends(self) -> Ends:
+        """How far entries and tree hashes go, by the last of each, and the newest checkpoint's note."""
 
     def add_entry(self, entry: Entry, columns: IndexColumns, position: int, hashes: Sequence[bytes]) -> None:
         """Write an entry, its columns, and the hashes that the tree grows by, from a position on."""

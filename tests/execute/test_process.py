@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -715,3 +716,10 @@ def test_a_program_that_reaps_all_its_children_does_not_disturb(level: str) -> N
     finally:
         signal.signal(signal.SIGCHLD, before)
     assert ("exited", 2, b"fine\n") == (captured.ended, captured.exit_code, captured.stdout.data)
+
+
+def test_a_fork_for_one_run_does_not_keep_the_output_of_another_open(level: str) -> None:
+    """Short runs of many threads: each sees the end of its own pipes, and no output is taken for cut off."""
+    with ThreadPoolExecutor(16) as pool:
+        captured = list(pool.map(lambda _: go(shell("echo fine"), isolation=level), range(96)))
+    assert {("exited", b"fine\n", False)} == {(c.ended, c.stdout.data, c.stdout.truncated) for c in captured}

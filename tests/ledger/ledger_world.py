@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from govrun.ledger.append import Appended, Writer, create_ledger
+from govrun.ledger.group import GroupWriter
 from govrun.ledger.guard import Guard
 from govrun.ledger.merkle import Frontier, leaf_hash
 from govrun.ledger.read import open_ledger
@@ -194,6 +195,12 @@ class Home:
         with self.store(wait_ms, connect) as store:
             yield Writer(store, RECEIPT, LOG, self.guard())
 
+    def group(self, lock_ms: int = 10_000, wait_ms: int = 10_000, **limits: int) -> GroupWriter:
+        """One for many threads; lock_ms: how long it waits for other processes, wait_ms: how long callers for room."""
+        return GroupWriter(
+            lambda: Writer(self.store(lock_ms), RECEIPT, LOG, self.guard()), world(), wait_ms=wait_ms, **limits
+        )
+
     def size(self) -> int:
         return verified_size(self.path)
 
@@ -261,6 +268,21 @@ def child_main() -> None:
             for n in range(int(rest[0])):
                 appended = writer.append([denied(n + 1)])[0]
                 _say(f"{appended.index} {appended.leaf_hash}")
+    elif what == "group":
+        import threading
+
+        def lines(group: GroupWriter, caller: int) -> None:
+            for n in range(100_000):
+                appended = group.append([denied(caller * 100_000 + n + 1)])[0]
+                _say(f"{appended.index} {appended.leaf_hash}")
+
+        with home.group() as group:
+            _say("ready")
+            threads = [threading.Thread(target=lines, args=(group, n)) for n in range(int(rest[0]))]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
     elif what == "hold":
         with home.writer() as writer:
             for n in range(int(rest[0]) if rest else 0):

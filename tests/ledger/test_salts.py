@@ -19,7 +19,7 @@ SALT = bytes(range(32))
 def test_a_salt_is_read_as_it_was_written(tmp_path: Path) -> None:
     salts = Salts(tmp_path / "salts")
     assert salts.read(0) is None
-    salts.write(5, SALT)
+    salts.write(5, [SALT])
     assert SALT == salts.read(5)
     assert [None] * 5 == [salts.read(n) for n in range(5)]
     assert salts.read(6) is None
@@ -31,8 +31,8 @@ def test_an_erased_salt_is_gone_from_the_file(tmp_path: Path) -> None:
     salts = Salts(tmp_path / "salts")
     salts.erase(3)
     assert not (tmp_path / "salts").exists()
-    salts.write(1, SALT)
-    salts.write(2, SALT[::-1])
+    salts.write(1, [SALT])
+    salts.write(2, [SALT[::-1]])
     salts.erase(1)
     salts.erase(9)
     assert salts.read(1) is None
@@ -42,12 +42,12 @@ def test_an_erased_salt_is_gone_from_the_file(tmp_path: Path) -> None:
 
 def test_no_salt_clears_what_an_append_that_failed_has_left(tmp_path: Path) -> None:
     salts = Salts(tmp_path / "salts")
-    salts.write(4, None)
+    salts.write(4, [None])
     assert not (tmp_path / "salts").exists()
-    salts.write(4, SALT)
-    salts.write(4, None)
+    salts.write(4, [SALT])
+    salts.write(4, [None])
     assert salts.read(4) is None
-    salts.write(5, None)
+    salts.write(5, [None])
     assert 5 * 32 == (tmp_path / "salts").stat().st_size
 
 
@@ -72,10 +72,10 @@ def test_a_salt_of_an_append_that_failed_is_not_given_to_the_next(tmp_path: Path
 
 def test_a_file_of_salts_that_others_can_read_is_refused(tmp_path: Path) -> None:
     salts = Salts(tmp_path / "salts")
-    salts.write(0, SALT)
+    salts.write(0, [SALT])
     for mode in (0o640, 0o604):
         (tmp_path / "salts").chmod(mode)
-        for action in (lambda: salts.read(0), lambda: salts.write(1, SALT), lambda: salts.erase(0)):
+        for action in (lambda: salts.read(0), lambda: salts.write(1, [SALT]), lambda: salts.erase(0)):
             with pytest.raises(GovrunError) as caught:
                 action()
             assert (ExitCode.LEDGER_UNAVAILABLE, "salts.permissions") == (caught.value.code, caught.value.rule)
@@ -88,8 +88,8 @@ def test_a_file_of_salts_that_cannot_be_used_is_said(tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     (tmp_path / "file").write_bytes(b"")
     for name, action in (
-        ("link", lambda s: s.write(0, SALT)),
-        ("directory", lambda s: s.write(0, SALT)),
+        ("link", lambda s: s.write(0, [SALT])),
+        ("directory", lambda s: s.write(0, [SALT])),
         ("file/salts", lambda s: s.read(0)),
     ):
         with pytest.raises(GovrunError) as caught:
@@ -100,13 +100,13 @@ def test_a_file_of_salts_that_cannot_be_used_is_said(tmp_path: Path) -> None:
 
 def test_a_salt_that_finds_no_room_is_said(tmp_path: Path) -> None:
     salts = Salts(tmp_path / "salts")
-    salts.write(0, SALT)
+    salts.write(0, [SALT])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (40, hard))
     try:
         for index in (1, 2):  # cut short, and not written at all
             with pytest.raises(GovrunError) as caught:
-                salts.write(index, SALT)
+                salts.write(index, [SALT])
             assert "salts.unusable" == caught.value.rule
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
