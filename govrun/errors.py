@@ -78,7 +78,7 @@ MEANING: Final[dict[ExitCode, tuple[str, str, str]]] = {
     ExitCode.SIGNATURE_UNTRUSTED: ("nothing run", "verdict no", "a signature is wrong or from an unknown key"),
     ExitCode.POLICY_VIOLATED: ("nothing run", "verdict no", "a receipt breaks the policy"),
     ExitCode.EVIDENCE_INCOMPLETE: ("nothing run", "verdict no", "the evidence asked for is not there"),
-    ExitCode.HISTORY_DIVERGED: ("nothing run", "verdict no", "the ledger does not extend the pinned checkpoint"),
+    ExitCode.HISTORY_DIVERGED: ("nothing run", "verdict no", "the ledger does not extend a head that was kept"),
     ExitCode.COULD_NOT_CHECK: ("nothing run", "no verdict", "something needed for a verdict is missing"),
     ExitCode.REPLAY_DIFFERENT: ("yes", "appended", "the replay gave other bytes"),
     ExitCode.REPLAY_NOT_COMPARABLE: ("yes", "appended", "the replay cannot be compared"),

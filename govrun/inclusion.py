@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import Final, Literal
 
+from govrun.audit.question import Requirement
 from govrun.audit.report import SEVERITY, Assurance, Check, Finding, Status, finding_of
 from govrun.audit.trust import KeyRing, Keys, TrustedKeys
-from govrun.audit.verify import Requirement
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
 from govrun.ledger.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint

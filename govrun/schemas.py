@@ -16,6 +16,7 @@ _PACKAGE: Final = Path(__file__).resolve().parent
 
 # Receipts and policies refer to schemas by name and digest; this is the whole list.
 NAMES: Final = (
+    "bookmark.v1",
     "config.v1",
     "disclosure.v1",
     "inclusion.v1",

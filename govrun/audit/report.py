@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Literal
 
+from govrun.audit.bookmark import Bookmark
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
 
@@ -31,6 +32,7 @@ CHECKS: Final[tuple[tuple[str, str], ...]] = (
     ("readable", "the ledger can be read from end to end"),
     ("checkpoint", "latest checkpoint signed by the log's key"),
     ("pin", "pinned checkpoint is the beginning of this ledger"),
+    ("guard", "ledger continues the head that was seen from here before"),
     ("envelopes", "entries written in their one exact form"),
     ("signatures", "receipts signed by a trusted key"),
     ("suspects", "receipts signed before their key became suspect"),
@@ -124,6 +126,8 @@ class Report:
 
     assurance_lines: what the assurance rests on, for people. pinned_size: entries below the pinned checkpoint, None
     without one that holds; then nothing is known about entries cut off the end. not_shown: what no such report shows.
+    checked_from: the first entry that was read; for those before it the bookmark vouches. unused: why a bookmark that
+    was brought could not vouch, None if it could or there was none. bookmark: what was asked to be kept of a yes.
     """
 
     origin: str
@@ -137,6 +141,9 @@ class Report:
     counts: Counts
     policy: PolicyCounts | None
     not_shown: tuple[str, ...]
+    checked_from: int = 0
+    unused: str | None = None
+    bookmark: Bookmark | None = None
 
     @property
     def findings(self) -> tuple[Finding, ...]:

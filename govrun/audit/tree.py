@@ -5,9 +5,10 @@ Nothing stored is used to compute anything, so one changed hash shows as itself 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
+from govrun.audit.heads import KeptHead
 from govrun.audit.report import Finding, Tally, finding_of
 from govrun.errors import ExitCode, GovrunError
 from govrun.ledger.checkpoint import Checkpoint
@@ -17,14 +18,20 @@ _NONE_BAD: Final = -1
 
 
 class TreeWalk:
-    """Walks all leaf hashes in order; memory for one batch of hashes."""
+    """Walks leaf hashes in order, from a frontier on; memory for one batch of hashes."""
 
-    def __init__(self, stored: HashReader, tally: Tally, pin: Checkpoint | None) -> None:
-        self.frontier = Frontier()
+    def __init__(self, stored: HashReader, tally: Tally, frontier: Frontier) -> None:
+        self.frontier = frontier
         self._stored = stored
         self._tally = tally
-        self._pin = pin
+        self._kept: tuple[KeptHead, ...] = ()
+        self._kept_sizes: frozenset[int] = frozenset()
         self._bad = _NONE_BAD
+
+    def hold_against(self, kept: Collection[KeptHead]) -> None:
+        """Compare heads with the tree of their size when it is reached; those not beyond the frontier hold already."""
+        self._kept = tuple(head for head in kept if head.checkpoint.size > self.frontier.size)
+        self._kept_sizes = frozenset(head.checkpoint.size for head in self._kept)
 
     def add(self, leaf_hashes: Iterable[bytes], roots: Mapping[int, bytes]) -> None:
         """Take the next leaf hashes, 32 bytes each; roots are those of the checkpoints over trees that end there."""
@@ -36,8 +43,8 @@ class TreeWalk:
             size = frontier.size
             if size in roots:
                 self._compare_root("checkpoints", size, roots[size])
-            if self._pin is not None and size == self._pin.size:
-                self._compare_pin(self._pin)
+            if size in self._kept_sizes:
+                self._compare_kept(size)
         self._compare_stored(start, computed)
 
     def close(self, head: Checkpoint | None) -> None:
@@ -59,19 +66,9 @@ class TreeWalk:
                     ExitCode.LEDGER_INCONSISTENT,
                 )
             )
-        if self._pin is not None and self._pin.size > size:
-            self._tally.add(
-                Finding(
-                    "pin",
-                    "pin.longer",
-                    "error",
-                    size,
-                    "the ledger ends before the pinned checkpoint does",
-                    f"{size} entries",
-                    f"at least {self._pin.size}",
-                    ExitCode.HISTORY_DIVERGED,
-                )
-            )
+        for kept in self._kept:
+            if kept.checkpoint.size > size:
+                self._tally.add(kept.is_longer(size))
 
     def _compare_root(self, check: str, size: int, expected: bytes) -> None:
         found = self.frontier.root()
@@ -89,21 +86,11 @@ class TreeWalk:
                 )
             )
 
-    def _compare_pin(self, pin: Checkpoint) -> None:
+    def _compare_kept(self, size: int) -> None:
         found = self.frontier.root()
-        if found != pin.root:
-            self._tally.add(
-                Finding(
-                    "pin",
-                    "pin.root",
-                    "error",
-                    pin.size - 1,
-                    f"the first {pin.size} entries are not those of the pinned checkpoint",
-                    found.hex()[:16],
-                    pin.root.hex()[:16],
-                    ExitCode.HISTORY_DIVERGED,
-                )
-            )
+        for kept in self._kept:
+            if kept.checkpoint.size == size and kept.checkpoint.root != found:
+                self._tally.add(kept.differs(found))
 
     def _compare_stored(self, start: int, computed: Sequence[bytes]) -> None:
         positions = range(stored_hash_count(start), stored_hash_count(self.frontier.size))

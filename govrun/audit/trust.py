@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from govrun.audit.bookmark import Ring
 from govrun.audit.report import Finding, finding_of
 from govrun.canonical import JsonObject
 from govrun.errors import ExitCode, GovrunError
@@ -103,16 +104,26 @@ class Revocation:
     suspect_from: int | None
 
 
+_BEFORE = -1
+
+
 class KeyRing:
     """Which receipt keys count at the index that was reached; they are numbered and never forgotten.
 
     Only key changes that the root key signed alter it, in the order of the ledger.
     """
 
-    def __init__(self, keys: Keys) -> None:
-        self.receipts = tuple({verifier.public: verifier for verifier in keys.receipt}.values())
-        self.revocations: list[Revocation] = []
-        self._roots = list(keys.root)
+    def __init__(self, keys: Keys, since: Ring | None = None) -> None:
+        """since: what a bookmark says of the keys that the entries before left, None to begin with the first."""
+        if since is None:
+            self.receipts = tuple({verifier.public: verifier for verifier in keys.receipt}.values())
+            self.revocations: list[Revocation] = []
+            self._roots = list(keys.root)
+        else:
+            self.receipts = since.counting
+            # What they signed lies below the bookmark's checkpoint, where nothing is suspect.
+            self.revocations = [Revocation(number, _BEFORE, None) for number in since.revoked]
+            self._roots = list(since.roots)
 
     def apply(self, index: int, leaf: bytes) -> Finding | None:
         """Take over a key change, or say why it does not count; its own form and place are judged elsewhere.
@@ -156,6 +167,12 @@ class KeyRing:
             self._roots = [root for root in self._roots if root.public != public]
         elif (number := self.number_of(public)) is not None:
             self.revocations.append(Revocation(number, index, predicate["suspectFromIndex"]))
+
+    def state(self, keys: Keys) -> Ring:
+        """What a bookmark keeps of it; keys: those it began with."""
+        revoked = tuple(sorted({revocation.number for revocation in self.revocations}))
+        first = (keys.log, keys.receipt, keys.root, keys.from_genesis)
+        return Ring(*first, self.receipts, revoked, tuple(self._roots))
 
     def number_of(self, public: bytes) -> int | None:
         """The number of a receipt key, None if it never counted."""

@@ -1,74 +1,43 @@
 """The audit pipeline, once: read every entry, check it, judge it, conclude.
 
-    ledger -> head, pin, first keys -> batches -> entries, tree, rules -> integrity, assurance -> Report
+    ledger -> start, head, kept heads -> batches -> entries, tree, rules -> integrity, assurance -> Report
 
-One pass from the first entry to the last; nothing is written anywhere. Trusted keys and pinned checkpoints are inputs
-and never read from the ledger under audit.
+One pass from the first entry to the last, or from the first that no bookmark of the verifier's own vouches for;
+nothing is written anywhere. Trusted keys, pinned checkpoints and bookmarks are inputs and never read from the ledger
+under audit.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection, Iterator
-from typing import Final, Literal
+from collections import Counter
+from collections.abc import Collection, Iterator
+from typing import Final
 
-from govrun.audit.report import (
-    Assurance,
-    Counts,
-    Finding,
-    Integrity,
-    PolicyCounts,
-    Report,
-    Tally,
-    finding_of,
-)
+from govrun.audit import grounds
+from govrun.audit.bookmark import Bookmark, JudgedBy
+from govrun.audit.heads import kept_heads
+from govrun.audit.question import Question
+from govrun.audit.report import Counts, Finding, PolicyCounts, Report, Tally, finding_of
+from govrun.audit.resume import PROGRAM, Start, start_of
 from govrun.audit.rules import History
 from govrun.audit.tree import TreeWalk
-from govrun.audit.trust import KeyRing, Keys, TrustedKeys, first_keys, genesis_findings
+from govrun.audit.trust import KeyRing, TrustedKeys, genesis_findings
+from govrun.audit.vouched import Vouched
 from govrun.audit.workers import Batch, Job, Judged, chain_broken, judge_all, leaf_hashes
-from govrun.canonical import JsonObject
 from govrun.errors import ExitCode, GovrunError
-from govrun.frozen import frozen
+from govrun.frozen import evolve
 from govrun.ledger.checkpoint import Checkpoint, verify_checkpoint
 from govrun.ledger.entry import IndexColumns
-from govrun.ledger.merkle import HASH_BYTES, stored_hash_index
+from govrun.ledger.merkle import HASH_BYTES
 from govrun.ledger.read import Reader
 from govrun.policy import Policy
-from govrun.receipt import ZERO_HASH, parse_statement
-from govrun.signing.dsse import parse_envelope
-from govrun.signing.keys import Verifier
+from govrun.receipt import ZERO_HASH
+
+__all__ = ["Question", "audit_ledger", "verify_ledger"]
 
 _BROKEN: Final = ExitCode.LEDGER_INCONSISTENT
 _UNCHECKED: Final = ExitCode.COULD_NOT_CHECK
-
-Requirement = Literal["keyed", "pinned", "complete"]
-
-BATCH: Final = 512
-# Below this many entries starting other processes costs more than they save.
-WORTH_WORKERS: Final = 4_000
-
-
-@frozen
-class Question:
-    """What is asked of a ledger beside whose keys signed it.
-
-    pinned: the signed note of a checkpoint that the verifier kept. require: what must be there for a yes; `complete`
-    means that every announced invocation has its end or still runs. at: the instant to compare deadlines with, None to
-    compare none. is_running: whether the lease of an invocation id is held, None when that cannot be known. workers:
-    processes to use, for ledgers of alone_below entries or more; batch: entries that one of them takes at a time.
-    progress: called with entries done and entries in all. writers_hold_log_key: the caller knows that all keys lie in
-    one place.
-    """
-
-    pinned: bytes | None = None
-    require: Collection[Requirement] = ()
-    at: str | None = None
-    is_running: Callable[[str], bool | None] | None = None
-    workers: int = 1
-    alone_below: int = WORTH_WORKERS
-    batch: int = BATCH
-    progress: Callable[[int, int], None] | None = None
-    writers_hold_log_key: bool = False
 
 
 def verify_ledger(reader: Reader, trusted: TrustedKeys | None, question: Question | None = None) -> Report:
@@ -97,12 +66,12 @@ def audit_ledger(
 def _examine(
     reader: Reader, trusted: TrustedKeys, question: Question, policy: Policy | None, known: tuple[Policy, ...]
 ) -> Report:
-    audit = _Audit(reader, trusted, question, policy, known)
+    audit = _Audit(reader, trusted, question, policy, start_of(reader, trusted, question, policy, known), known)
     if audit.size <= 0:
         audit.refuse_empty()
         return audit.conclude(Counts())
     audit.check_head()
-    audit.check_pin()
+    audit.check_kept()
     audit.walk()
     audit.check_suspects()
     return audit.conclude(audit.history.close(question.at, question.is_running, "complete" in question.require))
@@ -117,32 +86,35 @@ class _Audit:
         trusted: TrustedKeys,
         question: Question,
         policy: Policy | None,
+        start: Start,
         known: tuple[Policy, ...],
     ) -> None:
         self.reader, self.trusted, self.question = reader, trusted, question
-        self.policy, self.known = policy, known
+        self.policy, self.known, self.start = policy, known, start
         self.origin, self.size = reader.origin, reader.size
         self.tally = Tally()
-        self.genesis = _peek_genesis(reader) if self.size > 0 else None
-        self.keys: Keys = first_keys(self.origin, trusted, self.genesis)
-        self.ring = KeyRing(self.keys)
-        self.history = History(self.tally, self._leaf_hash_at)
+        bookmark = start.bookmark
+        self.keys = start.keys
+        self.ring = KeyRing(self.keys, None if bookmark is None else bookmark.ring)
+        earlier = Vouched(reader, self.tally, start.index, start.frontier.root())
+        past = None if bookmark is None else bookmark.past
+        self.history = History(self.tally, earlier, start.index, past)
+        self.tree = TreeWalk(reader.hashes, self.tally, start.frontier.copy())
         self.head: Checkpoint | None = None
-        self.pin: Checkpoint | None = None
+        self.pinned_size = 0
         self.signers = array("i")
-        self.last_hash = ZERO_HASH
+        self.last_hash = ZERO_HASH if bookmark is None else bookmark.last_leaf_hash
         self.is_whole = False
-        self.unavailable = 0
+        self.unavailable: Counter[str] = Counter()
         self.root: str | None = None
 
     def refuse_empty(self) -> None:
-        """An empty ledger shows nothing, so nothing is concluded from it, except that a pinned one was longer."""
+        """An empty ledger shows nothing, so nothing is concluded from it, except that a kept one was longer."""
         self._error(
             "readable", "ledger.empty", None, "the ledger is empty", "no entries", "at least the genesis", _UNCHECKED
         )
-        self.check_pin()
-        if self.pin is not None:
-            TreeWalk(self.reader.hashes, self.tally, self.pin).close(None)
+        self.check_kept()
+        self.tree.close(None)
 
     def check_head(self) -> None:
         """The newest checkpoint, under the log's key."""
@@ -168,52 +140,30 @@ class _Audit:
         except GovrunError as error:
             self.tally.add(finding_of(error, "checkpoint", None))
 
-    def check_pin(self) -> None:
-        """The pinned checkpoint itself, under a key that the verifier trusts; its root is compared on the way."""
-        if self.question.pinned is None:
-            return
-        self.tally.judge("pin")
-        if self.trusted.is_empty:
-            self._error(
-                "pin",
-                "pin.unverified",
-                None,
-                "a pinned checkpoint needs a trusted key",
-                "no key",
-                "the log's key",
-                _UNCHECKED,
-            )
-            return
-        try:
-            pin = verify_checkpoint(self.question.pinned, self.origin, self.keys.log).checkpoint
-        except GovrunError as error:
-            self.tally.add(finding_of(error, "pin", None, rule=f"pin.{error.rule}"))
-            return
-        if pin.size == 0:
-            self._error(
-                "pin", "pin.empty", None, "the pinned checkpoint is over no entries", "size 0", "at least 1", _UNCHECKED
-            )
-            return
-        self.pin = pin
+    def check_kept(self) -> None:
+        """What the verifier kept or remembers: the signatures now, the roots on the way."""
+        keys = None if self.trusted.is_empty else self.keys
+        heads = kept_heads(self.question, self.origin, keys, self.tally)
+        self.pinned_size = max((head.checkpoint.size for head in heads if head.check == "pin"), default=0)
+        self.tree.hold_against(heads)
 
     def walk(self) -> None:
-        """Every entry, once, in order."""
-        tree = TreeWalk(self.reader.hashes, self.tally, self.pin)
+        """Every entry from the start on, once, in order."""
         self.tally.judge("readable")
-        workers = self.question.workers if self.size >= self.question.alone_below else 1
+        workers = self.question.workers if self.size - self.start.index >= self.question.alone_below else 1
         try:
             for keys, judged in judge_all(self._job, self._batches(), workers):
-                self._take(tree, keys, judged)
+                self._take(keys, judged)
             self.is_whole = True
         except GovrunError as error:
-            self.tally.add(finding_of(error, "readable", tree.frontier.size))
+            self.tally.add(finding_of(error, "readable", self.tree.frontier.size))
         if self.is_whole:
-            tree.close(self.head)
-            self.root = tree.frontier.root().hex()
+            self.tree.close(self.head)
+            self.root = self.tree.frontier.root().hex()
 
     def _batches(self) -> Iterator[Batch]:
-        start = 0
-        for leaves in self.reader.leaves(0, self.size, self.question.batch):
+        start = self.start.index
+        for leaves in self.reader.leaves(start, self.size, self.question.batch):
             stop = start + len(leaves)
             yield Batch(start, leaves, self._columns(start, stop), self._notes(start, stop))
             start = stop
@@ -241,7 +191,7 @@ class _Audit:
     def _job(self) -> Job:
         return Job(self.origin, self.ring.receipts, self.keys.log, self.policy, self.known)
 
-    def _take(self, tree: TreeWalk, keys: int, judged: Judged) -> None:
+    def _take(self, keys: int, judged: Judged) -> None:
         """Put a batch's facts into the context of the whole ledger, in the order of the entries."""
         count = len(judged.facts)
         for check in ("envelopes", "signatures", "receipts", "positions"):
@@ -253,11 +203,12 @@ class _Audit:
         self._check_signers(keys, judged)
         for offset, (one, facts) in enumerate(zip(leaf_hashes(judged), judged.facts, strict=True)):
             self.history.add(judged.start + offset, one, facts)
-        tree.add(leaf_hashes(judged), dict(judged.roots))
+        self.tree.add(leaf_hashes(judged), dict(judged.roots))
         self.last_hash = judged.hashes[-HASH_BYTES:].hex()
         self._judge_policy(judged)
         if self.question.progress is not None:
-            self.question.progress(tree.frontier.size, self.size)
+            start = self.start.index
+            self.question.progress(self.tree.frontier.size - start, self.size - start)
 
     def _check_signers(self, keys: int, judged: Judged) -> None:
         """Settle who signed, with the keys of that very index where the batch was judged with fewer or revoked ones."""
@@ -300,17 +251,17 @@ class _Audit:
             return
         intents = sum(facts is not None and facts.kind == "intent" for facts in judged.facts)
         self.tally.judge("policy", intents)
-        self.tally.judge("policyInForce", intents - judged.unavailable)
-        self.unavailable += judged.unavailable
+        self.tally.judge("policyInForce", intents - len(judged.unavailable))
+        self.unavailable.update(judged.unavailable)
 
     def check_suspects(self) -> None:
         """What a revoked key signed since it became suspect, except below a pinned checkpoint that holds."""
-        pinned = self._pinned_size() or 0
+        first = max(self._holding_pin() or 0, self.start.index)
         for revocation in self.ring.revocations:
             if revocation.suspect_from is None:
                 continue
-            for index in range(max(revocation.suspect_from, pinned), min(revocation.index, len(self.signers))):
-                if self.signers[index] == revocation.number:
+            for index in range(max(revocation.suspect_from, first), min(revocation.index, self.tree.frontier.size)):
+                if self.signers[index - self.start.index] == revocation.number:
                     self._error(
                         "suspects",
                         "signature.suspect",
@@ -321,157 +272,93 @@ class _Audit:
                         ExitCode.EVIDENCE_INCOMPLETE,
                     )
 
-    def _pinned_size(self) -> int | None:
-        if self.pin is None or not self.is_whole or self.tally.failed("pin"):
-            return None
-        return self.pin.size
+    def _holding_pin(self) -> int | None:
+        """Entries below the greatest pinned checkpoint, None unless every one that was brought holds."""
+        return self.pinned_size or None if self.is_whole and not self.tally.failed("pin") else None
 
     def conclude(self, counts: Counts) -> Report:
-        """Integrity, assurance, and what was asked for."""
-        if self.genesis is not None:
-            for finding in genesis_findings(self.genesis, self.trusted):
+        """Integrity, assurance, what was asked for, and what is kept of a yes."""
+        if self.start.genesis is not None:
+            for finding in genesis_findings(self.start.genesis, self.trusted):
                 self.tally.add(finding)
-        integrity = self._integrity()
-        assurance = self._assurance(integrity)
-        self._require(assurance)
-        self._explain()
-        asked = {"pin"} if self.question.pinned is not None else set()
-        if self.policy is not None:
+        pinned = self._holding_pin()
+        integrity = grounds.integrity_of(self.tally, self.is_whole)
+        assurance = grounds.assurance_of(self.tally, self.trusted, integrity, pinned)
+        grounds.require(self.tally, self.question.require, assurance)
+        grounds.reword(self.tally, self.trusted)
+        policy = self._policy_counts()
+        asked = {"pin"} if self.question.pinned is not None or self.question.bookmark is not None else set()
+        if policy is not None:
             asked |= {"policy", "policyInForce"}
-        pinned_size = self._pinned_size() if assurance == "pinned" else None
-        return Report(
+            self._note_policy(policy)
+        checks = self.tally.checks(lambda check: check in asked)
+        basis = grounds.Basis(
+            assurance, integrity, pinned if assurance == "pinned" else None, self.start.index, self.tally
+        )
+        report = Report(
             origin=self.origin,
             size=self.size,
             root=self.root,
             integrity=integrity,
             assurance=assurance,
-            assurance_lines=tuple(self._assurance_lines(assurance, integrity, pinned_size)),
-            pinned_size=pinned_size,
-            checks=self.tally.checks(lambda check: check in asked),
+            assurance_lines=tuple(grounds.assurance_lines(basis, self.trusted, self.keys, self.question)),
+            pinned_size=basis.pinned,
+            checks=checks,
             counts=counts,
-            policy=self._policy_counts(),
-            not_shown=tuple(self._not_shown(assurance)),
+            policy=policy,
+            not_shown=tuple(grounds.not_shown(basis)),
+            checked_from=self.start.index,
+            unused=self.start.unused,
         )
+        if not self.question.keep or report.exit_code is not ExitCode.SUCCESS:
+            return report
+        return evolve(report, bookmark=self._bookmark(policy))
 
-    def _integrity(self) -> Integrity:
-        if self.tally.is_broken():
-            return "broken"
-        return "intact" if self.is_whole else "unusable"
-
-    def _assurance(self, integrity: Integrity) -> Assurance:
-        if self.trusted.is_empty:
-            self._error(
-                "assurance",
-                "assurance.unauthenticated",
-                None,
-                "no trusted key was given",
-                "only keys that the ledger names itself",
-                "a log or receipt key that you got elsewhere",
-                _UNCHECKED,
-            )
-            return "unauthenticated"
-        # Keys that signed something else than this ledger, whole, vouch for nothing in it.
-        if integrity != "intact":
-            return "unauthenticated"
-        return "keyed" if self._pinned_size() is None else "pinned"
-
-    def _require(self, assurance: Assurance) -> None:
-        wanted = [level for level in ("keyed", "pinned") if level in self.question.require]
-        reached = {"unauthenticated": (), "keyed": ("keyed",), "pinned": ("keyed", "pinned")}[assurance]
-        for level in wanted:
-            self.tally.judge("assurance")
-            if level not in reached:
-                self._error(
-                    "assurance",
-                    f"assurance.{level}",
-                    None,
-                    "the evidence that was asked for is not there",
-                    assurance,
-                    level,
-                    ExitCode.EVIDENCE_INCOMPLETE,
-                )
-
-    def _explain(self) -> None:
-        """Words that depend on what was there to be checked."""
-        if self.trusted.is_empty:
-            self.tally.reword("checkpoint", "latest checkpoint signed by the log key that the ledger names itself")
-            self.tally.reword("signatures", "receipts signed by the key that the ledger names itself")
-            self.tally.reword("genesis", "ledger begins with its one genesis")
-        if self.policy is None:
-            return
+    def _note_policy(self, policy: PolicyCounts) -> None:
+        """Words that depend on what was there to be judged."""
         if not self.history.invocations:
             self.tally.note("policy", "0 invocations judged")
-        if self.unavailable:
-            self.tally.note("policyInForce", f"policy unavailable for {self.unavailable}")
+        if policy.unavailable:
+            self.tally.note("policyInForce", f"policy unavailable for {policy.unavailable}")
 
     def _policy_counts(self) -> PolicyCounts | None:
         if self.policy is None:
             return None
-        judged, in_force = self.tally.judged("policy"), self.tally.judged("policyInForce")
+        before = self._judged_before()
+        judged = before.judged + self.tally.judged("policy")
+        in_force = before.in_force_judged + self.tally.judged("policyInForce")
         return PolicyCounts(
             self.policy.digest,
             judged,
             judged - self.tally.failed("policy"),
             in_force,
             in_force - self.tally.failed("policyInForce"),
-            self.unavailable,
+            sum(count for _, count in before.unavailable) + self.unavailable.total(),
         )
 
-    def _assurance_lines(self, assurance: Assurance, integrity: Integrity, pinned: int | None) -> Iterator[str]:
-        if self.trusted.is_empty:
-            yield "no trusted key was given, and anybody can make up a ledger with keys of its own"
-        elif assurance == "unauthenticated":
-            yield f"the trusted keys vouch for nothing here, because integrity is {integrity}"
-        else:
-            yield f"signed by {_names('log', self.trusted.log)} and {_names('receipt', self.trusted.receipt)}"
-            if "receipt" in self.keys.from_genesis:
-                yield "receipt key: the one that the genesis names, which stands under the trusted log key"
-            if "log" in self.keys.from_genesis:
-                yield "log key: the one that the genesis names, which the trusted receipt key signed"
-            if pinned is not None:
-                yield f"begins with the {pinned} entries of the pinned checkpoint"
-        if self.question.writers_hold_log_key:
-            yield (
-                "writers-hold-log-key: all keys lie in one .govrun, so who holds it can rewrite"
-                " whatever is not pinned elsewhere"
-            )
+    def _judged_before(self) -> JudgedBy:
+        bookmark = self.start.bookmark
+        return (bookmark and bookmark.judged_by) or JudgedBy("", 0, 0, ())
 
-    def _not_shown(self, assurance: Assurance) -> Iterator[str]:
-        yield "that what a receipt claims is true, or that the model really ran"
-        yield "that nothing ran without govrun"
-        yield "when anything happened: every time is the operator's claim"
-        if assurance == "pinned":
-            yield "truncation: not checked behind the pinned checkpoint"
-        else:
-            yield "truncation: not checked; entries cut off the end would not be missed without a pinned checkpoint"
-
-    def _leaf_hash_at(self, index: int) -> str | None:
-        try:
-            return next((one.hex() for one in self.reader.hashes((stored_hash_index(0, index),))), None)
-        except GovrunError:
-            # Stored hashes that cannot be read are reported where the tree is compared.
-            return None
+    def _bookmark(self, policy: PolicyCounts | None) -> Bookmark:
+        """What the next verification may resume from; only for a yes, and so for a head that was verified."""
+        note = self.reader.checkpoint()
+        assert note is not None  # noqa: S101 - a ledger without one is broken
+        unavailable = self.unavailable + Counter(dict(self._judged_before().unavailable))
+        return Bookmark(
+            self.origin,
+            PROGRAM,
+            note,
+            self.size,
+            self.last_hash,
+            self.ring.state(self.keys),
+            self.history.past(),
+            None
+            if policy is None
+            else JudgedBy(policy.digest, policy.judged, policy.in_force_judged, tuple(sorted(unavailable.items()))),
+        )
 
     def _error(
         self, check: str, rule: str, index: int | None, what: str, found: str, expected: str, code: ExitCode = _BROKEN
     ) -> None:
         self.tally.add(Finding(check, rule, "error", index, what, found, expected, code))
-
-
-def _names(role: str, verifiers: Collection[Verifier]) -> str:
-    if not verifiers:
-        return f"the {role} key named in the genesis"
-    keys = ", ".join(f"{verifier.name}+{verifier.key_id.hex()}" for verifier in verifiers)
-    return f"the trusted {role} key{'s' if len(verifiers) > 1 else ''} {keys}"
-
-
-def _peek_genesis(reader: Reader) -> JsonObject | None:
-    """The predicate of entry 0 if it is a genesis, unverified; it is verified with all others later."""
-    try:
-        for leaves in reader.leaves(0, 1, 1):
-            statement = parse_statement(parse_envelope(leaves[0]).payload)
-            return statement.predicate if statement.kind == "genesis" else None
-    except GovrunError:
-        # Whatever is wrong with entry 0 is found again, and reported, when all entries are read.
-        return None
-    return None

@@ -81,7 +81,7 @@ class Judged:
     hashes: its leaf hashes, 32 bytes each. previous: what its first receipt says was the hash before. facts: None for
     an entry that could not be read. signers: the number of the key that signed each, NOBODY for none of them. unsigned,
     key_changes: (index, leaf), to be looked at with the keys of that index. roots: (size, root) of checkpoints that
-    verified. unavailable: intents whose own policy is not among the known ones.
+    verified. unavailable: for each intent whose own policy is not among the known ones, that policy's digest.
     """
 
     start: int
@@ -92,7 +92,7 @@ class Judged:
     unsigned: tuple[tuple[int, bytes, Finding], ...]
     key_changes: tuple[tuple[int, bytes], ...]
     roots: tuple[tuple[int, bytes], ...]
-    unavailable: int
+    unavailable: tuple[str, ...]
     findings: tuple[Finding, ...]
 
 
@@ -106,7 +106,7 @@ def judge(job: Job, batch: Batch) -> Judged:
     key_changes: list[tuple[int, bytes]] = []
     known = {policy.digest: policy for policy in job.known}
     numbers = {verifier.keyid: number for number, verifier in enumerate(job.receipts)}
-    unavailable = 0
+    unavailable: list[str] = []
     first_previous: str | None = None
     for offset, leaf in enumerate(batch.leaves):
         index = batch.start + offset
@@ -145,9 +145,10 @@ def judge(job: Job, batch: Batch) -> Judged:
             findings.extend(_misplacements(statement.position, Position(job.origin, index, previous)))
         if statement.kind == "intent" and job.auditor is not None:
             _judge_intent(index, statement, "policy", job.auditor, findings)
-            in_force = known.get(statement.predicate["policy"]["sha256"])
+            named = statement.predicate["policy"]["sha256"]
+            in_force = known.get(named)
             if in_force is None:
-                unavailable += 1
+                unavailable.append(named)
             else:
                 _judge_intent(index, statement, "policyInForce", in_force, findings)
     roots = _roots(job, batch, findings)
@@ -160,7 +161,7 @@ def judge(job: Job, batch: Batch) -> Judged:
         tuple(unsigned),
         tuple(key_changes),
         roots,
-        unavailable,
+        tuple(unavailable),
         tuple(findings),
     )
 

@@ -41,7 +41,7 @@ def command(policy_file: str | None, form: str, **options: Any) -> None:
         report = audit_ledger(
             reading.reader, reading.trusted, _parse(data, path.name), reading.question, reading.policies
         )
-    sys.exit(conclude(report, form))
+    sys.exit(conclude(report, form, options["bookmark"]))
 
 
 def _parse(data: bytes, name: str) -> Policy:

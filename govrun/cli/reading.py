@@ -11,19 +11,23 @@ from typing import Any, TypeVar
 
 import click
 
+from govrun.audit.question import Question, Remembered
 from govrun.audit.report import Report
 from govrun.audit.trust import TrustedKeys, trusted_by
-from govrun.audit.verify import Question
+from govrun.cli.bookmark_file import read_bookmark, write_bookmark
 from govrun.cli.common import find_settings
 from govrun.cli.output import progress, show_bytes
 from govrun.digest import sha256_hex
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
 from govrun.home import Trust, load_trust, read_trust_files
+from govrun.ledger.checkpoint import parse_checkpoint
+from govrun.ledger.guard import heads_directory, notes_of
 from govrun.ledger.read import Reader, open_ledger
 from govrun.policy import Policy, parse_policy
 from govrun.settings import read_small
 from govrun.signing.keys import parse_vkey
+from govrun.signing.note import parse_note
 from govrun.world import World, parse_instant, real_world
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -53,6 +57,10 @@ def audit_options(command: Command) -> Command:
             multiple=True,
             help="Evidence that must be there: trusted keys, a pinned checkpoint, an end for every invocation.",
         ),
+        click.option("--full", is_flag=True, help="Read every entry, whatever a bookmark vouches for."),
+        click.option(
+            "--bookmark", metavar="FILE", help="Read only what is new since the last yes that this file keeps."
+        ),
         click.option("--checkpoint", metavar="FILE", help="A checkpoint that you kept: the ledger must extend it."),
         trust_options,
     ):
@@ -77,11 +85,16 @@ def open_reading(options: Mapping[str, Any]) -> Iterator[Reading]:
     location, home = _locate(options, world)
     reader = open_ledger(location)
     try:
+        remembered = _remembered(reader.origin, _may_lag(options, location), world)
+        if remembered is not None and any(_size_of(note) > reader.size for note in remembered.notes):
+            # A run may have appended since. What the guard remembers was in the ledger before, so a new look has it.
+            reader.close()
+            reader = open_ledger(location)
         trust, trusted = whom_to_trust(options, reader.origin, world, home if options.get("ledger") is None else None)
         yield Reading(
             reader=reader,
             trusted=trusted,
-            question=_question(options, location, world, trust),
+            question=_question(options, location, world, trust, remembered),
             policy=None if home is None else home / "policy.toml",
             policies=tuple(_kept_policies(_beside(location))),
         )
@@ -150,10 +163,39 @@ def _by_role(verifiers: tuple[Any, ...], origin: str) -> TrustedKeys:
     )
 
 
-def _question(options: Mapping[str, Any], location: str, world: World, trust: Trust | None) -> Question:
+def _may_lag(options: Mapping[str, Any], location: str) -> bool:
+    """Whether what is read may be an older copy: anything but the ledger that a home's runs go on writing."""
+    return options.get("ledger") is not None and not (_beside(location) / "config.toml").exists()
+
+
+def _remembered(origin: str, may_lag: bool, world: World) -> Remembered | None:
+    try:
+        notes = notes_of(heads_directory(world.environ), origin)
+    except GovrunError as error:
+        # Nothing can be remembered without a place for it, and then nothing was.
+        return None if error.rule == "guard.place" else Remembered(problem=error.found, may_lag=may_lag)
+    return Remembered(notes, None, may_lag) if notes else None
+
+
+def _size_of(note: bytes) -> int:
+    try:
+        return parse_checkpoint(parse_note(note).text).size
+    except GovrunError:
+        return 0
+
+
+def _question(
+    options: Mapping[str, Any], location: str, world: World, trust: Trust | None, remembered: Remembered | None
+) -> Question:
     beside = _beside(location)
+    if options["full"] and options["bookmark"] is None:
+        raise click.UsageError("--full goes with --bookmark")
     return Question(
         pinned=pin_of(options["checkpoint"], trust),
+        bookmark=None if options["bookmark"] is None else read_bookmark(options["bookmark"]),
+        read_all=options["full"],
+        keep=options["bookmark"] is not None,
+        remembered=remembered,
         require=options["require"],
         at=_instant(options["at"], world),
         is_running=_running(beside) if (beside / "leases").is_dir() else None,
@@ -221,8 +263,10 @@ def _kept_policies(beside: Path) -> Iterator[Policy]:
         yield parse_policy(data, path.name)
 
 
-def conclude(report: Report, form: str) -> int:
-    """Show a report on stdout; the exit code of its verdict."""
+def conclude(report: Report, form: str, bookmark: str | None = None) -> int:
+    """Keep what a yes left for the bookmark, and show the report on stdout; the exit code of its verdict."""
+    if bookmark is not None and report.bookmark is not None:
+        write_bookmark(bookmark, report.bookmark)
     if form == "json":
         from govrun.formats import as_json
 

@@ -26,6 +26,8 @@ def command(as_json: bool, disclosure: str | None, content: str | None, **option
     left beside what is read. Exit code 0 is yes, 40-44 no, 45 no verdict.
     """
     form = "json" if as_json else "text"
+    if options["bookmark"] is not None and (disclosure is not None or read_proof(options["ledger"]) is not None):
+        raise click.UsageError("--bookmark goes with a ledger, and neither with --disclosure nor with a proof")
     if disclosure is not None or content is not None:
         sys.exit(_disclosed(disclosure, content, options, form))
     if (proof := read_proof(options["ledger"])) is not None:
@@ -34,7 +36,7 @@ def command(as_json: bool, disclosure: str | None, content: str | None, **option
 
     with open_reading(options) as reading:
         report = verify_ledger(reading.reader, reading.trusted, reading.question)
-    sys.exit(conclude(report, form))
+    sys.exit(conclude(report, form, options["bookmark"]))
 
 
 def _disclosed(disclosure: str | None, content: str | None, options: dict[str, Any], form: str) -> int:

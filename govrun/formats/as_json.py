@@ -26,6 +26,7 @@ def to_object(report: Report) -> JsonObject:
         "exitCode": int(code),
         "exitName": code.label,
         "ledger": {"origin": report.origin, "size": report.size, "rootHash": report.root},
+        "read": {"fromIndex": report.checked_from, "bookmarkUnused": report.unused},
         "integrity": {
             "status": report.integrity,
             "brokenAt": None if report.broken_at is None else finding_object(report.broken_at),

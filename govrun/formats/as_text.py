@@ -27,6 +27,8 @@ def _lines(report: Report, colour: bool) -> Iterator[str]:
     yield words.field("entries", f"{report.size:,}{_kinds(report.counts)}")
     if report.root is not None:
         yield words.field("root", report.root)
+    if read := _read(report):
+        yield words.field("read", read)
     yield ""
     wide = max((len(check.what) for check in report.checks), default=0)
     numbers = max((len(_ratio(check)) for check in report.checks), default=0)
@@ -65,6 +67,14 @@ def _kinds(counts: Counts) -> str:
         refusals = f" ({counts.refusals:,} refusals)" if kind == "denied" and counts.refusals != number else ""
         shown.append(f"{number:,} {name}{refusals}")
     return f" ({', '.join(shown)})" if shown else ""
+
+
+def _read(report: Report) -> str | None:
+    """Which entries were read, where a bookmark had a say in it."""
+    if report.checked_from:
+        new = f"{report.size - report.checked_from:,} entries, from {report.checked_from:,} on"
+        return f"{new}; the bookmark vouches for the {report.checked_from:,} before"
+    return None if report.unused is None else f"every entry: {words.plain(report.unused)}"
 
 
 def _policy(policy: PolicyCounts) -> Iterator[str]:

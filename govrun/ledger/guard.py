@@ -47,6 +47,15 @@ def heads_directory(environ: Mapping[str, str]) -> Path:
     return Path(state) / "govrun" / "heads"
 
 
+def notes_of(directory: Path, origin: str) -> tuple[bytes, ...]:
+    """The notes remembered for an origin as they were found, unverified, at most two; none if nothing is.
+
+    GovrunError (ledger-unavailable): they cannot be read.
+    """
+    data = _read(_path(directory, origin))
+    return tuple(note for note in _slots(data) if note)
+
+
 class Guard:
     """What is remembered of one log, the one that verifier's key signs; its name is the origin.
 
@@ -57,7 +66,7 @@ class Guard:
     """
 
     def __init__(self, directory: Path, verifier: Verifier, world: World) -> None:
-        self.path = directory / hashlib.sha256(verifier.name.encode()).hexdigest()
+        self.path = _path(directory, verifier.name)
         self._verifier = verifier
         self._world = world
         self._known: dict[bytes, Checkpoint] = {}
@@ -68,17 +77,7 @@ class Guard:
 
         GovrunError (ledger-rolled-back) if only heads are remembered that this log's key did not sign.
         """
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                data = os.pread(descriptor, 2 * SLOT_BYTES, 0)
-            finally:
-                os.close(descriptor)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise self._unusable("the remembered head cannot be read", error) from error
-        return self._greatest(data)[1]
+        return self._greatest(_read(self.path))[1]
 
     def check(self, head: Checkpoint, reader: HashReader) -> None:
         """Return if the ledger under head extends what was seen; else GovrunError (ledger-rolled-back).
@@ -119,7 +118,7 @@ class Guard:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise self._unusable("the ledger's head cannot be remembered", error) from error
+            raise _unusable(self.path, "the ledger's head cannot be remembered", error) from error
 
     def _open(self) -> int:
         try:
@@ -149,7 +148,7 @@ class Guard:
         return self._read[1:]
 
     def _greatest_of(self, data: bytes) -> tuple[int, Checkpoint | None]:
-        notes = [data[:SLOT_BYTES].rstrip(b"\0"), data[SLOT_BYTES:].rstrip(b"\0")]
+        notes = _slots(data)
         heads = [self._verified(note) for note in notes]
         self._known = {note: head for note, head in zip(notes, heads, strict=True) if head is not None}
         if not any(notes):
@@ -188,12 +187,35 @@ class Guard:
             fix="put the newest ledger back; a restored backup is closed and continued under a new origin",
         )
 
-    def _unusable(self, what: str, error: OSError) -> GovrunError:
-        return GovrunError(
-            ExitCode.LEDGER_UNAVAILABLE,
-            "guard.unusable",
-            what,
-            found=os.strerror(error.errno or 0),
-            expected=f"a file {self.path.name} that its owner can read and write",
-            fix=f"make {self.path.parent} a directory of your own with mode 0700",
-        )
+
+def _path(directory: Path, origin: str) -> Path:
+    return directory / hashlib.sha256(origin.encode()).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    """What is in a guard's file, nothing if there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return os.pread(descriptor, 2 * SLOT_BYTES, 0)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise _unusable(path, "the remembered head cannot be read", error) from error
+
+
+def _slots(data: bytes) -> list[bytes]:
+    return [data[:SLOT_BYTES].rstrip(b"\0"), data[SLOT_BYTES:].rstrip(b"\0")]
+
+
+def _unusable(path: Path, what: str, error: OSError) -> GovrunError:
+    return GovrunError(
+        ExitCode.LEDGER_UNAVAILABLE,
+        "guard.unusable",
+        what,
+        found=os.strerror(error.errno or 0),
+        expected=f"a file {path.name} that its owner can read and write",
+        fix=f"make {path.parent} a directory of your own with mode 0700",
+    )

@@ -13,7 +13,7 @@ import attrs
 from govrun.audit.trust import TrustedKeys
 from govrun.canonical import JsonObject
 from govrun.ledger.checkpoint import Checkpoint, sign_checkpoint
-from govrun.ledger.entry import columns_of
+from govrun.ledger.entry import IndexColumns, columns_of
 from govrun.ledger.merkle import Frontier, leaf_hash
 from govrun.ledger.publish import publish
 from govrun.ledger.read import open_ledger
@@ -225,6 +225,37 @@ class Ledger:
         """An intent and its outcome."""
         index = self.add(intent(number, second, **changes))
         return index, self.add(outcome(number, index, self.hash_at(index), second + 1))
+
+
+class InMemory:
+    """A ledger as a reader gives it, without a file; whatever is put into it is given."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.origin = ledger.origin
+        self.size = max(ledger.notes, default=0)
+        self.all_leaves = list(ledger.leaves)
+        self.nodes = list(ledger.nodes)
+        self.notes = dict(ledger.notes)
+        self.rows: list[IndexColumns | None] | None = None
+
+    def checkpoint(self) -> bytes | None:
+        return self.notes.get(self.size)
+
+    def checkpoints(self, start: int, stop: int) -> Sequence[tuple[int, bytes]]:
+        return [(size, note) for size, note in sorted(self.notes.items()) if start < size <= stop]
+
+    def leaves(self, start: int, stop: int, batch: int = 2) -> Iterator[tuple[bytes, ...]]:
+        for at in range(start, min(stop, len(self.all_leaves)), batch):
+            yield tuple(self.all_leaves[at : min(stop, at + batch)])
+
+    def hashes(self, positions: Sequence[int]) -> Sequence[bytes]:
+        return [self.nodes[position] for position in positions if position < len(self.nodes)]
+
+    def columns(self, start: int, stop: int) -> Sequence[IndexColumns | None] | None:
+        return None if self.rows is None else self.rows[start:stop]
+
+    def close(self) -> None:
+        pass
 
 
 def six() -> Ledger:

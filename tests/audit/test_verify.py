@@ -21,7 +21,7 @@ from govrun.receipt import Position, format_statement
 from govrun.signing.dsse import format_envelope, parse_envelope, sign_envelope
 from govrun.signing.note import Note, NoteSignature, format_note, parse_note
 from tests.audit import ledgers
-from tests.audit.ledgers import LOG, ORIGIN, RECEIPT, ROOT, SECOND, STRANGER, TRUSTED, Ledger
+from tests.audit.ledgers import LOG, ORIGIN, RECEIPT, ROOT, SECOND, STRANGER, TRUSTED, InMemory, Ledger
 
 Store = Callable[[Ledger], Path]
 
@@ -167,7 +167,7 @@ def test_a_ledger_with_keys_of_its_own_making_is_not_keyed(store: Store) -> None
     ledger = Ledger(log=STRANGER)
     keys = {"root": ledgers.public(SECOND), "log": ledgers.public(STRANGER), "receipt": ledgers.public(SECOND)}
     ledger.add(ledgers.genesis(keys=keys), SECOND)
-    report = verify_ledger(_InMemory(ledger), TRUSTED)
+    report = verify_ledger(InMemory(ledger), TRUSTED)
     assert report.exit_code is ExitCode.SIGNATURE_UNTRUSTED
     assert report.assurance == "unauthenticated"
     assert rules(report) == {
@@ -182,42 +182,11 @@ def test_a_genesis_key_that_cannot_verify_anything_is_no_key() -> None:
     ledger = Ledger()
     weak = {"algorithm": "ed25519", "publicKey": "01" + "00" * 31}
     ledger.add(ledgers.genesis(keys={"root": weak, "log": weak, "receipt": weak}))
-    report = verify_ledger(_InMemory(ledger), None)
+    report = verify_ledger(InMemory(ledger), None)
     assert report.exit_code is ExitCode.SIGNATURE_UNTRUSTED
 
 
 # Damage, everywhere
-
-
-class _InMemory:
-    """A ledger as a reader gives it, without a file; whatever is put into it is given."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.origin = ledger.origin
-        self.size = max(ledger.notes, default=0)
-        self.all_leaves = list(ledger.leaves)
-        self.nodes = list(ledger.nodes)
-        self.notes = dict(ledger.notes)
-        self.rows: list[IndexColumns | None] | None = None
-
-    def checkpoint(self) -> bytes | None:
-        return self.notes.get(self.size)
-
-    def checkpoints(self, start: int, stop: int) -> Sequence[tuple[int, bytes]]:
-        return [(size, note) for size, note in sorted(self.notes.items()) if start < size <= stop]
-
-    def leaves(self, start: int, stop: int, batch: int = 2) -> Iterator[tuple[bytes, ...]]:
-        for at in range(start, min(stop, len(self.all_leaves)), batch):
-            yield tuple(self.all_leaves[at : min(stop, at + batch)])
-
-    def hashes(self, positions: Sequence[int]) -> Sequence[bytes]:
-        return [self.nodes[position] for position in positions if position < len(self.nodes)]
-
-    def columns(self, start: int, stop: int) -> Sequence[IndexColumns | None] | None:
-        return None if self.rows is None else self.rows[start:stop]
-
-    def close(self) -> None:
-        pass
 
 
 def _flips(data: bytes, step: int) -> Iterator[tuple[int, bytes]]:
@@ -226,7 +195,7 @@ def _flips(data: bytes, step: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _flip_every_leaf_byte(step: int) -> None:
-    reader = _InMemory(ledgers.six())
+    reader = InMemory(ledgers.six())
     whole = list(reader.all_leaves)
     for index, leaf in enumerate(whole):
         for at, flipped in _flips(leaf, step):
@@ -249,7 +218,7 @@ def test_a_flipped_bit_in_any_byte_of_any_leaf_is_found_and_located() -> None:
 
 
 def test_a_flipped_bit_in_any_byte_of_any_tree_hash_is_found_and_located() -> None:
-    reader = _InMemory(ledgers.six())
+    reader = InMemory(ledgers.six())
     # Position in the list, and the last leaf below the hash that stands there.
     last_leaf = [0, 1, 1, 2, 3, 3, 3, 4, 5, 5]
     for position, node in enumerate(list(reader.nodes)):
@@ -263,7 +232,7 @@ def test_a_flipped_bit_in_any_byte_of_any_tree_hash_is_found_and_located() -> No
 
 
 def test_a_flipped_bit_in_any_byte_of_a_stored_checkpoint_is_found_and_located() -> None:
-    reader = _InMemory(ledgers.six())
+    reader = InMemory(ledgers.six())
     for size, note in sorted(reader.notes.items()):
         for at, flipped in _flips(note, 1):
             reader.notes[size] = flipped
@@ -522,10 +491,10 @@ def test_a_ledger_cut_below_its_checkpoint_is_found(sqlite_store: Store) -> None
 
 
 def test_a_reader_that_gives_too_few_or_too_many_entries_is_found() -> None:
-    short = _InMemory(ledgers.six())
+    short = InMemory(ledgers.six())
     short.all_leaves.pop()
     assert ("checkpoint.size", 5) in rules(verify_ledger(short, TRUSTED))
-    long = _InMemory(ledgers.six())
+    long = InMemory(ledgers.six())
     long.size = 5
     long.notes[5] = long.notes[4]
     report = verify_ledger(long, TRUSTED)
@@ -580,7 +549,7 @@ def test_evidence_that_is_required_and_not_there_is_a_no(
 
 
 def test_an_empty_ledger_is_refused() -> None:
-    report = verify_ledger(_InMemory(Ledger()), TRUSTED)
+    report = verify_ledger(InMemory(Ledger()), TRUSTED)
     assert (report.exit_code, report.integrity, report.assurance) == (
         ExitCode.COULD_NOT_CHECK,
         "unusable",
@@ -590,7 +559,7 @@ def test_an_empty_ledger_is_refused() -> None:
 
 
 def test_an_emptied_ledger_diverges_from_a_pinned_checkpoint() -> None:
-    report = verify_ledger(_InMemory(Ledger()), TRUSTED, Question(pinned=ledgers.six().notes[6]))
+    report = verify_ledger(InMemory(Ledger()), TRUSTED, Question(pinned=ledgers.six().notes[6]))
     assert report.exit_code is ExitCode.HISTORY_DIVERGED
 
 
@@ -601,7 +570,7 @@ def test_a_ledger_without_its_checkpoints_is_empty(sqlite_store: Store) -> None:
 
 
 def test_entries_without_any_checkpoint_are_refused() -> None:
-    reader = _InMemory(ledgers.six())
+    reader = InMemory(ledgers.six())
     reader.notes.clear()
     report = verify_ledger(reader, TRUSTED)
     assert report.exit_code is ExitCode.LEDGER_INCONSISTENT
@@ -611,7 +580,7 @@ def test_entries_without_any_checkpoint_are_refused() -> None:
 def test_a_ledger_that_cannot_be_read_gives_no_verdict() -> None:
     from govrun.errors import GovrunError
 
-    class Unreadable(_InMemory):
+    class Unreadable(InMemory):
         def leaves(self, start: int, stop: int, batch: int = 2) -> Iterator[tuple[bytes, ...]]:
             raise GovrunError(ExitCode.LEDGER_UNAVAILABLE, "ledger.io", "the disk refused")
 
@@ -715,19 +684,19 @@ def test_a_checkpoint_with_a_second_wrong_line_of_the_log_is_refused(store: Stor
     ledger = ledgers.six()
     note = parse_note(ledger.notes[6])
     wrong = NoteSignature(ORIGIN, LOG.verifier.key_id, b"\x00" * 64)
-    reader = _InMemory(ledger)
+    reader = InMemory(ledger)
     reader.notes[6] = format_note(Note(note.text, (*note.signatures, wrong)))
     assert verify_ledger(reader, TRUSTED).exit_code is ExitCode.SIGNATURE_UNTRUSTED
 
 
 def test_a_checkpoint_stored_under_another_size_is_found() -> None:
-    reader = _InMemory(ledgers.six())
+    reader = InMemory(ledgers.six())
     reader.notes[3] = reader.notes[4]
     assert rules(verify_ledger(reader, TRUSTED)) == {("checkpoint.size", 2)}
 
 
 def test_a_reader_is_what_the_tests_say_it_is() -> None:
-    reader: Reader = _InMemory(ledgers.six())
+    reader: Reader = InMemory(ledgers.six())
     assert verify_ledger(reader, TRUSTED).exit_code is ExitCode.SUCCESS
 
 

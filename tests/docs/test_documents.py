@@ -258,6 +258,15 @@ def test_the_steps_of_a_verification_are_the_checks_of_the_code() -> None:
     assert re.findall(r"^\d+\. \*\*`(\w+)`\*\*", steps, re.MULTILINE) == [check for check, _ in CHECKS]
 
 
+def test_the_members_of_a_bookmark_are_those_of_its_schema() -> None:
+    text = SPEC.read_text()
+    rows = re.findall(
+        r"^\| (`\w+`(?:, `\w+`)*) \|", text[text.index("\n## Bookmark\n") : text.index("\n## Verdicts\n")], re.M
+    )
+    members = [name for cell in rows for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(schemas._document("bookmark.v1")["properties"]) == sorted(members)
+
+
 def test_the_order_of_exit_codes_of_a_verdict_is_that_of_the_code() -> None:
     from govrun.audit.report import SEVERITY
 
