@@ -6,14 +6,11 @@ from typing import Any
 
 import click
 
-from govrun.cli.common import find_settings
-from govrun.cli.one_ledger import ledger_options, newest_checkpoint, reading
+from govrun.cli.one_ledger import Source, ledger_options, newest_checkpoint, reading
 from govrun.cli.output import printable, show_json
-from govrun.cli.reading import read_checkpoint, trust_options, whom_to_trust
-from govrun.errors import ExitCode, GovrunError
+from govrun.cli.reading import log_keys, read_checkpoint, trust_options
 from govrun.ledger.checkpoint import verify_checkpoint
 from govrun.ledger.extension import prove_extension
-from govrun.world import real_world
 
 
 @click.command("consistency")
@@ -22,17 +19,14 @@ from govrun.world import real_world
 @ledger_options
 @trust_options
 @click.option("--json", "as_json", is_flag=True, help="For programs; with the hashes of the proof.")
-def consistency(old: str, new: str | None, ledger: str | None, home: str | None, as_json: bool, **trust: Any) -> None:
+def consistency(old: str, new: str | None, source: Source, as_json: bool, **trust: Any) -> None:
     """Prove that checkpoint NEW (default: the ledger's newest) continues the history of checkpoint OLD.
 
     Both are files that `govrun ledger checkpoint` printed. Both must be signed by a trusted log key; the proof is made
     from the ledger's hashes and verified against both roots. Exit code 0 is yes, 44 no.
     """
-    own = find_settings({"home": home})[1].home if ledger is None else None
-    with reading(ledger, home) as reader:
-        _, trusted = whom_to_trust(trust, reader.origin, real_world(), own)
-        if trusted is None or not trusted.log:
-            raise _no_key()
+    with reading(source) as reader:
+        trusted = log_keys(trust, reader.origin, source.own_home)
         origin = trusted.origin or reader.origin
         first, last = (
             verify_checkpoint(note, origin, trusted.log)
@@ -50,14 +44,4 @@ def consistency(old: str, new: str | None, ledger: str | None, home: str | None,
     click.echo(
         f"yes: the {proof.new_size:,} entries of {printable(origin)} begin with the {proof.old_size:,} of the older"
         f" checkpoint (proof of {len(proof.hashes)} hashes)"
-    )
-
-
-def _no_key() -> GovrunError:
-    return GovrunError(
-        ExitCode.COULD_NOT_CHECK,
-        "assurance.unauthenticated",
-        "no trusted log key was given",
-        found="only keys that the ledger names itself",
-        expected="--key, --trust, or a trust file of yours for this origin",
     )

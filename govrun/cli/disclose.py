@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from govrun.cli.one_ledger import leaf_at, ledger_options, location_of, reading, salts_beside
+from govrun.cli.one_ledger import Source, leaf_at, ledger_options, reading, salts_beside
 from govrun.cli.output import note, show_bytes
 from govrun.disclosure import commitments_of, format_disclosure
 from govrun.disclosure import disclose as open_field
@@ -16,19 +16,18 @@ from govrun.signing.dsse import parse_envelope
 @click.argument("index", type=click.IntRange(0))
 @click.argument("field")
 @ledger_options
-def disclose(index: int, field: str, ledger: str | None, home: str | None) -> None:
+def disclose(index: int, field: str, source: Source) -> None:
     """Hand out the salt of one FIELD of the receipt at INDEX, such as prompt, stdout, text or arg.1.
 
     Whoever has it and the content can check the two with `govrun verify --disclosure FILE --content FILE`; whoever has
     it alone can test guesses of that field.
     """
-    location = location_of(ledger, home)
-    with reading(location, None) as reader:
+    with reading(source) as reader:
         leaf = leaf_at(reader, index)
     statement = parse_statement(parse_envelope(leaf).payload)
     commitment = commitments_of(statement).get(field)
     salted = commitment is not None and commitment["algorithm"] == "hmacSha256"
-    document = open_field(statement, leaf, field, salts_beside(location).read(index) if salted else None)
+    document = open_field(statement, leaf, field, salts_beside(source.location).read(index) if salted else None)
     show_bytes(format_disclosure(document))
     if document.salt is None:
         note(f"{field} of entry {index} has a plain digest: anybody who reads the receipt can confirm guesses of it")

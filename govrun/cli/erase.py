@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from govrun.cli.one_ledger import leaf_at, ledger_options, location_of, reading, salts_beside
+from govrun.cli.one_ledger import Source, leaf_at, ledger_options, reading, salts_beside
 from govrun.cli.output import note
 from govrun.errors import ExitCode, GovrunError
 from govrun.ledger.pending import PENDING_DIRECTORY
@@ -19,16 +19,15 @@ from govrun.signing.dsse import parse_envelope
 @click.argument("index", type=click.IntRange(0))
 @ledger_options
 @click.option("--yes", "confirmed", is_flag=True, help="Erase. It cannot be undone.")
-def erase(index: int, ledger: str | None, home: str | None, confirmed: bool) -> None:
+def erase(index: int, source: Source, confirmed: bool) -> None:
     """Erase the salt of the invocation at INDEX, at its intent and at its outcome.
 
     Nothing of it can be disclosed or compared any more; the ledger, its signatures and proofs stay as they are.
     Disclosures handed out before, and copies of the salts, are not reached.
     """
-    location = location_of(ledger, home)
-    with reading(location, None) as reader:
-        indexes = _indexes(reader, index, location)
-    salts = salts_beside(location)
+    salts = salts_beside(source.location)
+    with reading(source) as reader:
+        indexes = _indexes(reader, index, source.location)
     held = [one for one in indexes if salts.read(one) is not None]
     named = " and ".join(map(str, indexes))
     if not held:

@@ -1,20 +1,20 @@
-"""`govrun ledger`: list and show entries, print the checkpoint, publish; what else there is stands beside."""
+"""`govrun ledger`: list and show entries, print the checkpoint; what else there is stands beside."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
-from govrun.cli.common import find_settings
 from govrun.cli.consistency import consistency
 from govrun.cli.disclose import disclose
 from govrun.cli.erase import erase
-from govrun.cli.one_ledger import leaf_at, ledger_options, newest_checkpoint, reading
+from govrun.cli.export import export
+from govrun.cli.one_ledger import Source, leaf_at, ledger_options, newest_checkpoint, reading
 from govrun.cli.output import show_json, table
 from govrun.cli.prove import prove
+from govrun.cli.publish import publish
 from govrun.ledger.entry import IndexColumns, columns_of
 from govrun.ledger.read import Reader
 from govrun.receipt import KINDS, parse_statement
@@ -26,7 +26,7 @@ def command() -> None:
     """Read, prove and publish a ledger. What is shown is read, not verified: that is `govrun verify`."""
 
 
-for one in (prove, consistency, disclose, erase):
+for one in (prove, consistency, disclose, erase, publish, export):
     command.add_command(one)
 
 
@@ -35,9 +35,9 @@ for one in (prove, consistency, disclose, erase):
 @click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, help="Only entries of this kind.")
 @click.option("--last", type=click.IntRange(1), default=20, show_default=True, help="How many entries, from the end.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def list_entries(ledger: str | None, home: str | None, kinds: tuple[str, ...], last: int, as_json: bool) -> None:
+def list_entries(source: Source, kinds: tuple[str, ...], last: int, as_json: bool) -> None:
     """List the newest entries, oldest of them first."""
-    with reading(ledger, home) as reader:
+    with reading(source) as reader:
         rows = _newest(reader, kinds, last)
         size = reader.size
     if as_json:
@@ -97,9 +97,9 @@ def _json(row: IndexColumns) -> dict[str, Any]:
 @click.argument("index", type=click.IntRange(0))
 @ledger_options
 @click.option("--raw", is_flag=True, help="The leaf: the envelope's exact bytes.")
-def show(index: int, ledger: str | None, home: str | None, raw: bool) -> None:
+def show(index: int, source: Source, raw: bool) -> None:
     """Show one entry: its receipt as JSON, or with --raw the exact bytes of its envelope."""
-    with reading(ledger, home) as reader:
+    with reading(source) as reader:
         leaf = leaf_at(reader, index)
     if raw:
         sys.stdout.buffer.write(leaf)
@@ -112,30 +112,9 @@ def show(index: int, ledger: str | None, home: str | None, raw: bool) -> None:
 
 @command.command("checkpoint")
 @ledger_options
-def checkpoint(ledger: str | None, home: str | None) -> None:
+def checkpoint(source: Source) -> None:
     """Print the newest checkpoint. Keep it elsewhere: `verify --checkpoint` shows that nothing below it changed."""
-    with reading(ledger, home) as reader:
+    with reading(source) as reader:
         note = newest_checkpoint(reader)
     sys.stdout.buffer.write(note)
     sys.stdout.buffer.flush()
-
-
-@command.command("publish")
-@click.argument("directory")
-@ledger_options
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-def publish(directory: str, ledger: str | None, home: str | None, as_json: bool) -> None:
-    """Publish the ledger as static files (C2SP tlog-tiles) for any web server; again touches only what changed."""
-    from govrun.ledger.publish import publish as write
-    from govrun.signing.keys import load_signer
-
-    _, settings = find_settings({"home": home})
-    verifier = load_signer(settings.home / "keys" / "log.key").verifier
-    with reading(ledger, home) as reader:
-        done = write(reader, Path(directory), verifier)
-    if as_json:
-        show_json({"directory": directory, "size": done.size, "since": done.since, "written": done.written})
-        return
-    click.echo(
-        f"published {done.size} entries, {done.size - done.since} of them new: {done.written} files written", err=True
-    )

@@ -1,7 +1,8 @@
-"""Which ledger a `ledger` command reads: the one that is named, or the home's."""
+"""Which ledger a `ledger` command reads, and what lies beside it: the one that is named, or the home's."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,38 +12,72 @@ import click
 
 from govrun.cli.common import find_settings
 from govrun.errors import ExitCode, GovrunError
-from govrun.ledger.read import Reader, open_ledger
+from govrun.frozen import frozen
+from govrun.ledger.read import KINDS, Reader, kind_of, open_ledger
 from govrun.ledger.salts import SALTS_FILE, Salts
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def ledger_options(command: Command) -> Command:
-    """--ledger and --home."""
+@frozen
+class Source:
+    """The ledger that the options of a command name."""
+
+    ledger: str | None
+    home: str | None
+    allow_http: bool = False
+
+    @property
+    def location(self) -> str:
+        """Where it is; that of the home when none is named."""
+        return self.ledger if self.ledger is not None else str(find_settings({"home": self.home})[1].ledger)
+
+    @property
+    def own_home(self) -> Path | None:
+        """The home whose own ledger it is, None for a ledger that was named."""
+        return find_settings({"home": self.home})[1].home if self.ledger is None else None
+
+
+def ledger_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--ledger, --home and --allow-http, which reach the command as one source."""
+
+    @functools.wraps(command)
+    def gathered(*, ledger: str | None, home: str | None, allow_http: bool, **options: Any) -> Any:
+        return command(source=Source(ledger, home, allow_http), **options)
+
+    wrapped: Callable[..., Any] = gathered
     for option in (
+        allow_http_option,
         click.option("--home", metavar="DIR", help="The .govrun whose ledger to read when none is named."),
-        click.option("--ledger", metavar="LEDGER", help="SQLite file, .govrun or published directory."),
+        click.option("--ledger", metavar="LEDGER", help=f"{KINDS[0].upper()}{KINDS[1:]}."),
     ):
-        command = option(command)
-    return command
+        wrapped = option(wrapped)
+    return wrapped
 
 
-def location_of(ledger: str | None, home: str | None) -> str:
-    """Where the ledger is that the options name."""
-    if ledger is not None:
-        return ledger
-    _, settings = find_settings({"home": home})
-    return str(settings.ledger)
+def allow_http_option(command: Command) -> Command:
+    """--allow-http."""
+    return click.option(
+        "--allow-http", is_flag=True, help="Read a URL of another machine over plain http: others see what is read."
+    )(command)
 
 
 @contextmanager
-def reading(ledger: str | None, home: str | None) -> Iterator[Reader]:
+def reading(source: Source) -> Iterator[Reader]:
     """The ledger that the options name, open for reading."""
-    reader = open_ledger(location_of(ledger, home))
+    reader = open_ledger(source.location, allow_http=source.allow_http)
     try:
         yield reader
     finally:
         reader.close()
+
+
+def beside(location: str) -> Path | None:
+    """The directory of this machine in which salts, policies and leases of a ledger lie; None where there is none."""
+    kind = kind_of(location)
+    if kind in ("url", "export"):
+        return None
+    return Path(location) if kind == "directory" else Path(location).parent
 
 
 def leaf_at(reader: Reader, index: int) -> bytes:
@@ -72,6 +107,14 @@ def newest_checkpoint(reader: Reader) -> bytes:
 
 
 def salts_beside(location: str) -> Salts:
-    """The salts of the ledger at a location."""
-    place = Path(location)
-    return Salts((place if place.is_dir() else place.parent) / SALTS_FILE)
+    """The salts of the ledger at a location; GovrunError (could-not-check) for one that cannot have any."""
+    place = beside(location)
+    if place is None:
+        raise GovrunError(
+            ExitCode.COULD_NOT_CHECK,
+            "salts.place",
+            "salts never leave the machine of the ledger, so there are none here",
+            found="a URL or an export",
+            expected="the ledger of the .govrun that made the commitments",
+        )
+    return Salts(place / SALTS_FILE)

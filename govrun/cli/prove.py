@@ -6,7 +6,7 @@ import os
 
 import click
 
-from govrun.cli.one_ledger import leaf_at, ledger_options, newest_checkpoint, reading
+from govrun.cli.one_ledger import Source, leaf_at, ledger_options, newest_checkpoint, reading
 from govrun.cli.output import note, show_bytes
 from govrun.errors import ExitCode, GovrunError
 from govrun.ledger.read import Reader
@@ -16,12 +16,12 @@ from govrun.ledger.read import Reader
 @click.argument("index", type=click.IntRange(0))
 @ledger_options
 @click.option("--out", metavar="FILE", help="A new file for the proof (default: stdout).")
-def prove(index: int, ledger: str | None, home: str | None, out: str | None) -> None:
+def prove(index: int, source: Source, out: str | None) -> None:
     """Prove that one entry is in the log: a C2SP tlog-proof under the newest checkpoint, with the entry's bytes.
 
     `govrun verify FILE` checks it without the ledger.
     """
-    with reading(ledger, home) as reader:
+    with reading(source) as reader:
         proof = _proof(reader, index)
     if out is None:
         show_bytes(proof)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,17 +16,18 @@ from govrun.audit.report import Report
 from govrun.audit.trust import TrustedKeys, trusted_by
 from govrun.cli.bookmark_file import read_bookmark, write_bookmark
 from govrun.cli.common import find_settings
+from govrun.cli.kept_policies import kept_policies
+from govrun.cli.one_ledger import allow_http_option, beside
 from govrun.cli.output import progress, show_bytes
-from govrun.digest import sha256_hex
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
 from govrun.home import Trust, load_trust, read_trust_files
-from govrun.ledger.checkpoint import parse_checkpoint
+from govrun.ledger.checkpoint import parse_checkpoint, verify_checkpoint
 from govrun.ledger.guard import heads_directory, notes_of
 from govrun.ledger.read import Reader, open_ledger
-from govrun.policy import Policy, parse_policy
+from govrun.policy import Policy
 from govrun.settings import read_small
-from govrun.signing.keys import parse_vkey
+from govrun.signing.keys import Verifier, parse_vkey
 from govrun.signing.note import parse_note
 from govrun.world import World, parse_instant, real_world
 
@@ -57,6 +58,7 @@ def audit_options(command: Command) -> Command:
             multiple=True,
             help="Evidence that must be there: trusted keys, a pinned checkpoint, an end for every invocation.",
         ),
+        allow_http_option,
         click.option("--full", is_flag=True, help="Read every entry, whatever a bookmark vouches for."),
         click.option(
             "--bookmark", metavar="FILE", help="Read only what is new since the last yes that this file keeps."
@@ -78,25 +80,25 @@ def trust_options(command: Command) -> Command:
     return command
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_reading(options: Mapping[str, Any]) -> Iterator[Reading]:
     """Open the ledger that the options name, with the keys, pins and policies that belong to the question."""
     world = real_world()
     location, home = _locate(options, world)
-    reader = open_ledger(location)
+    reader = open_ledger(location, allow_http=options["allow_http"], world=world)
     try:
         remembered = _remembered(reader.origin, _may_lag(options, location), world)
         if remembered is not None and any(_size_of(note) > reader.size for note in remembered.notes):
             # A run may have appended since. What the guard remembers was in the ledger before, so a new look has it.
             reader.close()
-            reader = open_ledger(location)
+            reader = open_ledger(location, allow_http=options["allow_http"], world=world)
         trust, trusted = whom_to_trust(options, reader.origin, world, home if options.get("ledger") is None else None)
         yield Reading(
             reader=reader,
             trusted=trusted,
             question=_question(options, location, world, trust, remembered),
             policy=None if home is None else home / "policy.toml",
-            policies=tuple(_kept_policies(_beside(location))),
+            policies=tuple(kept_policies(location)),
         )
     finally:
         reader.close()
@@ -107,8 +109,8 @@ def _locate(options: Mapping[str, Any], world: World) -> tuple[str, Path | None]
     if named is None:
         _, settings = find_settings({"home": options.get("home")}, world)
         return str(settings.ledger), settings.home
-    beside = _beside(named)
-    return named, beside if (beside / "ledger.sqlite").exists() else None
+    near = beside(named)
+    return named, near if near is not None and (near / "ledger.sqlite").exists() else None
 
 
 def whom_to_trust(
@@ -124,6 +126,31 @@ def whom_to_trust(
     if options["keys"]:
         return None, _by_role(tuple(parse_vkey(text) for text in options["keys"]), origin)
     return None, None
+
+
+def log_keys(options: Mapping[str, Any], origin: str, home: Path | None) -> TrustedKeys:
+    """The keys that count for the log origin, a log key among them; GovrunError (could-not-check) if there is none."""
+    _, trusted = whom_to_trust(options, origin, real_world(), home)
+    if trusted is None or not trusted.log:
+        raise GovrunError(
+            ExitCode.COULD_NOT_CHECK,
+            "assurance.unauthenticated",
+            "no trusted log key was given",
+            found="only keys that the ledger names itself",
+            expected="--key, --trust, or a trust file of yours for this origin",
+        )
+    return trusted
+
+
+def head_key(trusted: TrustedKeys, reader: Reader) -> Verifier:
+    """The trusted key that signed the head; GovrunError (signature-untrusted, ledger-inconsistent) if none did."""
+    note = reader.checkpoint() or b""
+    verify_checkpoint(note, trusted.origin or reader.origin, trusted.log)
+    for verifier in trusted.log:
+        with contextlib.suppress(GovrunError):  # signed by another of them
+            verify_checkpoint(note, verifier.name, [verifier])
+            return verifier
+    raise AssertionError("what all keys verify together, one of them verifies")
 
 
 def _trust_file(options: Mapping[str, Any], origin: str, world: World, home: Path | None) -> Trust | None:
@@ -165,7 +192,8 @@ def _by_role(verifiers: tuple[Any, ...], origin: str) -> TrustedKeys:
 
 def _may_lag(options: Mapping[str, Any], location: str) -> bool:
     """Whether what is read may be an older copy: anything but the ledger that a home's runs go on writing."""
-    return options.get("ledger") is not None and not (_beside(location) / "config.toml").exists()
+    near = beside(location)
+    return options.get("ledger") is not None and (near is None or not (near / "config.toml").exists())
 
 
 def _remembered(origin: str, may_lag: bool, world: World) -> Remembered | None:
@@ -187,7 +215,7 @@ def _size_of(note: bytes) -> int:
 def _question(
     options: Mapping[str, Any], location: str, world: World, trust: Trust | None, remembered: Remembered | None
 ) -> Question:
-    beside = _beside(location)
+    near = beside(location)
     if options["full"] and options["bookmark"] is None:
         raise click.UsageError("--full goes with --bookmark")
     return Question(
@@ -198,10 +226,11 @@ def _question(
         remembered=remembered,
         require=options["require"],
         at=_instant(options["at"], world),
-        is_running=_running(beside) if (beside / "leases").is_dir() else None,
+        is_running=_running(near) if near is not None and (near / "leases").is_dir() else None,
         workers=options["workers"] or len(os.sched_getaffinity(0)),
         progress=progress("verifying"),
-        writers_hold_log_key=all((beside / "keys" / f"{role}.key").exists() for role in ("log", "receipt")),
+        writers_hold_log_key=near is not None
+        and all((near / "keys" / f"{role}.key").exists() for role in ("log", "receipt")),
     )
 
 
@@ -247,20 +276,6 @@ def _running(home: Path) -> Callable[[str], bool | None]:
             return None
 
     return ask
-
-
-def _beside(location: str) -> Path:
-    place = Path(location)
-    return place if place.is_dir() else place.parent
-
-
-def _kept_policies(beside: Path) -> Iterator[Policy]:
-    for path in sorted((beside / "policies").glob("*.toml")):
-        data = read_small(path, "policy")
-        if data is None or sha256_hex(data) != path.stem:
-            # Not the policy of that name any more: the report says that this one is unavailable.
-            continue
-        yield parse_policy(data, path.name)
 
 
 def conclude(report: Report, form: str, bookmark: str | None = None) -> int:

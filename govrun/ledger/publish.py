@@ -45,6 +45,9 @@ from govrun.ledger.tile import (
 from govrun.signing.keys import Verifier, format_vkey
 from govrun.signing.note import MAX_NOTE_BYTES
 
+# Called with entries done and entries to do.
+Progress = Callable[[int, int], None]
+
 _CHECKPOINT: Final = "checkpoint"
 _OURS: Final = frozenset({"tile", "log.vkey", "README.md", "checkpoint"})
 _TEMPORARY: Final = ".new"
@@ -79,9 +82,7 @@ class Published:
     written: int
 
 
-def publish(
-    reader: Reader, directory: Path, verifier: Verifier, progress: Callable[[int, int], None] | None = None
-) -> Published:
+def publish(reader: Reader, directory: Path, verifier: Verifier, progress: Progress | None = None) -> Published:
     """Publish the ledger under reader's head into a directory, made if there is none.
 
     verifier: the log's key, under which the head and what is published already must verify. progress is called with
@@ -124,7 +125,7 @@ def _publish(
     note: bytes,
     files: _Directory,
     verifier: Verifier,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> Published:
     since = _published_size(reader, head, files, verifier)
     _write_new(reader, head, since, files, progress)
@@ -168,21 +169,31 @@ def _published_size(reader: Reader, head: Checkpoint, files: _Directory, verifie
     return published.size
 
 
-def _write_new(
-    reader: Reader, head: Checkpoint, since: int, files: _Directory, progress: Callable[[int, int], None]
-) -> None:
+def _write_new(reader: Reader, head: Checkpoint, since: int, files: _Directory, progress: Progress) -> None:
+    for bundle, entries in checked_bundles(reader, head, since, progress):
+        files.write(format_tile_path(bundle), format_bundle(entries))
+    for tile in tiles_of(head.size, since):
+        files.write(format_tile_path(tile), tile_data(tile, reader.hashes))
+
+
+def checked_bundles(
+    reader: Reader, head: Checkpoint, since: int, progress: Progress
+) -> Iterator[tuple[Bundle, list[bytes]]]:
+    """The bundles of the tree under head that one of since entries does not have, with their entries.
+
+    Every hash is computed again on the way. GovrunError (ledger-inconsistent), at the end at the latest, if the stored
+    hashes or the root are not what the entries give.
+    """
     frontier = Frontier.at(since, reader.hashes)
     start = since - since % TILE_WIDTH
     leaves = _leaves(reader, start, head.size)
     for bundle in bundles_of(head.size, since):
         entries = [next(leaves) for _ in range(bundle.width)]
         _check_hashes(reader, frontier, entries[max(0, frontier.size - bundle.index * TILE_WIDTH) :])
-        files.write(format_tile_path(bundle), format_bundle(entries))
+        yield bundle, entries
         progress(frontier.size - since, head.size - since)
     if frontier.root() != head.root:
         raise _inconsistent("the entries lead to another root", frontier.root().hex(), head.root.hex())
-    for tile in tiles_of(head.size, since):
-        files.write(format_tile_path(tile), tile_data(tile, reader.hashes))
 
 
 def _leaves(reader: Reader, start: int, stop: int) -> Iterator[bytes]:
@@ -276,5 +287,5 @@ def _inconsistent(what: str, found: str, expected: str) -> GovrunError:
         found=found,
         expected=expected,
         fix="run `govrun verify` on the ledger",
-        effect="the checkpoint was not published",
+        effect="nothing was written under this checkpoint",
     )

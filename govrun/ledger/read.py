@@ -6,18 +6,32 @@ here: whoever wrote the file decides what a reader gives. `audit` verifies; its 
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
+from govrun.digest import without_waiting
 from govrun.errors import ExitCode, GovrunError
 from govrun.ledger.entry import IndexColumns
+from govrun.ledger.proof import is_proof
+
+if TYPE_CHECKING:
+    from govrun.ledger.read_published import Files, PublishedReader
+    from govrun.world import World
+
+Kind = Literal["sqlite", "directory", "url", "export"]
+
+# How messages and help name them.
+KINDS: Final = "a SQLite file, a .govrun, a published directory or its URL, or an export"
 
 BATCH: Final = 1024
 MAX_BATCH_BYTES: Final = 4 << 20
 
 _LEDGER_FILE: Final = "ledger.sqlite"
 _CHECKPOINT_FILE: Final = "checkpoint"
+_ZIP: Final = b"PK"
 
 
 class Reader(Protocol):
@@ -58,38 +72,94 @@ class Reader(Protocol):
         """Give up what was kept open; harmless when done twice."""
 
 
-def open_ledger(location: str | Path) -> Reader:
-    """Open a SQLite file, a `.govrun` directory or a published directory for reading.
+def open_ledger(location: str | Path, *, allow_http: bool = False, world: World | None = None) -> Reader:
+    """Open a ledger for reading: a SQLite file, a `.govrun`, a published directory or its address, or an export.
 
-    GovrunError (could-not-check): nothing there (`ledger.missing`), nothing that is a ledger, or of a kind that
-    cannot be read here (`ledger.kind`). Damaged files: ledger-inconsistent.
+    allow_http: whether a published ledger may be read from another machine over plain http. world: whose clock the
+    deadlines of a server are measured by.
+
+    GovrunError (could-not-check): nothing there (`ledger.missing`), nothing that is a ledger, of a kind that cannot be
+    read (`ledger.kind`), a server that does not give it (`url...`). Damaged files: ledger-inconsistent.
     """
-    text = str(location)
-    if "://" in text:
-        raise GovrunError(
-            ExitCode.COULD_NOT_CHECK,
-            "ledger.kind",
-            "ledgers at this kind of place cannot be read yet",
-            found=ascii(text.partition("://")[0][:32])[1:-1] + "://",
-            expected="a SQLite file, a .govrun directory or a published directory",
-            fix="publish the ledger to a directory, or copy it here",
-        )
+    kind = kind_of(location)
+    if kind == "url":
+        from govrun.ledger.read_published import PublishedReader
+        from govrun.ledger.read_url import UrlFiles
+        from govrun.world import real_world
+
+        return _over(PublishedReader, UrlFiles(str(location), world or real_world(), allow_http))
     path = Path(location)
-    if not path.is_dir():
+    if kind == "export":
+        from govrun.ledger.read_export import ExportFiles
+        from govrun.ledger.read_published import PublishedReader
+
+        return _over(PublishedReader, ExportFiles(path))
+    if kind == "sqlite":
         return _open_sqlite(path)
     if (path / _LEDGER_FILE).exists():
         return _open_sqlite(path / _LEDGER_FILE)
     if (path / _CHECKPOINT_FILE).exists():
-        from govrun.ledger.read_published import PublishedReader
+        from govrun.ledger.read_published import DirectoryFiles, PublishedReader
 
-        return PublishedReader(path)
+        return PublishedReader(DirectoryFiles(path))
     raise GovrunError(
         ExitCode.COULD_NOT_CHECK,
         "ledger.missing",
-        f"the directory {path.name or text} holds no ledger",
+        f"the directory {path.name or path} holds no ledger",
         expected=f"{_LEDGER_FILE}, or a published {_CHECKPOINT_FILE}",
         fix="name the ledger with --ledger",
     )
+
+
+def kind_of(location: str | Path) -> Kind:
+    """What a location names, by its spelling and by what lies there.
+
+    GovrunError (could-not-check): an address of another kind, or the proof of one entry in the place of a ledger.
+    """
+    scheme, mark, _ = str(location).partition("://")
+    if mark and scheme in ("http", "https"):
+        return "url"
+    if mark:
+        raise GovrunError(
+            ExitCode.COULD_NOT_CHECK,
+            "ledger.kind",
+            "ledgers at this kind of place cannot be read",
+            found=ascii(scheme[:32])[1:-1] + "://",
+            expected=KINDS,
+            fix="publish the ledger to a directory, or copy it here",
+        )
+    path = Path(location)
+    if path.is_dir():
+        return "directory"
+    head = _head_of(path)
+    if head.startswith(_ZIP):
+        return "export"
+    if is_proof(head):
+        raise GovrunError(
+            ExitCode.COULD_NOT_CHECK,
+            "ledger.proof",
+            f"{path.name} is the proof of one entry, not a ledger",
+            expected=KINDS,
+            fix=f"`govrun verify {path.name}` checks it; audit, list and show need the ledger it comes from",
+        )
+    return "sqlite"
+
+
+def _head_of(path: Path) -> bytes:
+    try:
+        with open(path, "rb", buffering=0, opener=without_waiting) as file:
+            return file.read(64) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+    except (OSError, ValueError):
+        # Whatever is wrong with it is said where it is opened as a ledger.
+        return b""
+
+
+def _over(reader: type[PublishedReader], files: Files) -> Reader:
+    try:
+        return reader(files)
+    except BaseException:
+        files.close()
+        raise
 
 
 def _open_sqlite(path: Path) -> Reader:

@@ -222,11 +222,7 @@ class SqliteStore:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        try:
-            is_ours = lock.lock_within(self._lock, self.world, self._wait_ms)
-        except OSError as error:
-            raise cannot_use(self.directory / LOCK_FILE, error) from error
-        if not is_ours:
+        if not lock.lock_within(self._lock, self.world, self._wait_ms):
             raise _still_locked(self._wait_ms)
         try:
             yield

@@ -26,6 +26,7 @@ COMMANDS = [
     ("ledger", "disclose"),
     ("ledger", "erase"),
     ("ledger", "publish"),
+    ("ledger", "export"),
     ("keys",),
     ("keys", "list"),
     ("config",),
