@@ -20,7 +20,7 @@ from govrun.ledger.guard import Guard
 from govrun.ledger.merkle import EMPTY_ROOT, Frontier, leaf_hash, stored_hash_count, stored_hash_index
 from govrun.ledger.salts import SALTS_FILE, Salts, check_salt
 from govrun.receipt import ZERO_HASH, Draft, Position, Statement, format_statement
-from govrun.signing.dsse import format_envelope, sign_envelope
+from govrun.signing.dsse import signed_leaf
 from govrun.signing.keys import Signer
 from govrun.world import World
 
@@ -459,7 +459,7 @@ def _told(fault: Exception) -> Exception:
 
 def _signed(payload: bytes, signers: Sequence[Signer]) -> bytes:
     try:
-        return format_envelope(sign_envelope(payload, signers))
+        return signed_leaf(payload, signers)
     except Exception as error:
         if isinstance(error, GovrunError) and error.code is ExitCode.RECEIPT_INVALID:
             raise

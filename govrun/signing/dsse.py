@@ -90,18 +90,7 @@ def read_usual(data: bytes) -> tuple[bytes, str, bytes] | None:
         len(payload) > MAX_PAYLOAD_BYTES
         or len(sig) != SIGNATURE_BYTES
         or not _KEYID.fullmatch(keyid)
-        or b"".join(
-            (
-                _HEAD,
-                binascii.b2a_base64(payload, newline=False),
-                _TO_KEYID,
-                keyid.encode(),
-                _TO_SIG,
-                binascii.b2a_base64(sig, newline=False),
-                _END,
-            )
-        )
-        != data
+        or _usual(payload, keyid, sig) != data
     ):
         return None
     return payload, keyid, sig
@@ -167,6 +156,34 @@ def sign_envelope(payload: bytes, signers: Sequence[Signer]) -> Envelope:
     message = pae(TYPE_BYTES, payload)
     return Envelope(
         payload, PAYLOAD_TYPE, tuple(Signature(signer.verifier.keyid, signer.sign(message)) for signer in signers)
+    )
+
+
+def signed_leaf(payload: bytes, signers: Sequence[Signer]) -> bytes:
+    """The leaf of a payload: `format_envelope(sign_envelope(...))`, with their errors.
+
+    The usual leaf, of one signer, is written as `read_usual` reads it, without the values on the way.
+    """
+    if len(signers) == 1 and len(payload) <= MAX_PAYLOAD_BYTES:
+        keyid = signers[0].verifier.keyid
+        sig = signers[0].sign(pae(TYPE_BYTES, payload))
+        if len(sig) == SIGNATURE_BYTES and _KEYID.fullmatch(keyid):
+            return _usual(payload, keyid, sig)
+        return format_envelope(Envelope(payload, PAYLOAD_TYPE, (Signature(keyid, sig),)))
+    return format_envelope(sign_envelope(payload, signers))
+
+
+def _usual(payload: bytes, keyid: str, sig: bytes) -> bytes:
+    return b"".join(
+        (
+            _HEAD,
+            binascii.b2a_base64(payload, newline=False),
+            _TO_KEYID,
+            keyid.encode(),
+            _TO_SIG,
+            binascii.b2a_base64(sig, newline=False),
+            _END,
+        )
     )
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from govrun.errors import ExitCode, GovrunError
 from govrun.signing import dsse
 from govrun.signing.b64 import encode
-from govrun.signing.keys import signer_from_seed
+from govrun.signing.keys import Signer, signer_from_seed
 
 T = TypeVar("T")
 
@@ -269,3 +269,24 @@ def test_signature_over_another_type_does_not_verify() -> None:
     refused(ExitCode.SIGNATURE_UNTRUSTED, "signature.untrusted", dsse.verify_envelope, envelope, TRUSTED)
     bare = dsse.Envelope(PAYLOAD, dsse.PAYLOAD_TYPE, (dsse.Signature(ONE.verifier.keyid, ONE.sign(PAYLOAD)),))
     refused(ExitCode.SIGNATURE_UNTRUSTED, "signature.untrusted", dsse.verify_envelope, bare, TRUSTED)
+
+
+@given(st.binary(max_size=200), st.sampled_from([[ONE], [TWO], [TWO, ONE]]))
+def test_a_leaf_signed_in_one_go_is_the_envelope_written(payload: bytes, signers: list[Signer]) -> None:
+    assert dsse.format_envelope(dsse.sign_envelope(payload, signers)) == dsse.signed_leaf(payload, signers)
+
+
+class Strange:
+    """A signer whose answers are no Ed25519 signatures."""
+
+    verifier = ONE.verifier
+
+    def sign(self, message: bytes) -> bytes:
+        return b"short"
+
+
+def test_a_leaf_that_is_no_envelope_is_not_made() -> None:
+    refused(ExitCode.RECEIPT_INVALID, "envelope.sig", dsse.signed_leaf, PAYLOAD, [Strange()])
+    refused(ExitCode.RECEIPT_INVALID, "envelope.payload", dsse.signed_leaf, bytes(dsse.MAX_PAYLOAD_BYTES + 1), [ONE])
+    for signers in ([], [ONE, ONE], [ONE, TWO, STRANGER]):
+        refused(ExitCode.RECEIPT_INVALID, "envelope.signers", dsse.signed_leaf, PAYLOAD, signers)
