@@ -349,6 +349,10 @@ class _Run:
                     break
         finally:
             if not self._told.finished:
+                # A keeper that was stopped ends nobody. While it lives, all that it kept is still below it.
+                for one in family.descendants(pid):
+                    with suppress(ProcessLookupError, PermissionError):
+                        os.kill(one, signal.SIGKILL)
                 self._order(signal.SIGKILL)
             # A program that reaps every child it sees may have been quicker.
             with suppress(ChildProcessError):

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,8 @@ LEASES_DIRECTORY: Final = "leases"
 
 # An outcome's predicate is at most 32 KiB of canonical JSON; a draft adds its file names and a salt.
 RESERVED_BYTES: Final = 65_536
+
+_PAUSES_S: Final = (0.001, 0.01, 0.1)
 
 _INVOCATION_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -93,6 +96,11 @@ def acquire(directory: Path, invocation_id: str) -> Lease:
     """
     try:
         lease = seize(directory, invocation_id)
+        for pause_s in _PAUSES_S:
+            # Whoever sweeps may hold it for an instant, between its making and its locking.
+            if lease is None:
+                time.sleep(pause_s)
+                lease = seize(directory, invocation_id)
         if lease is None:
             raise GovrunError(
                 ExitCode.LEDGER_UNAVAILABLE,
@@ -132,6 +140,17 @@ def seize(directory: Path, invocation_id: str) -> Lease | None:
             return Lease(invocation_id, path, descriptor)
         # Its holder released it between opening and locking.
         os.close(descriptor)
+
+
+def sweep(directory: Path) -> None:
+    """Take away each lease that nobody holds: its process was killed, or its file could not be removed. OSError."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if _INVOCATION_ID.fullmatch(name) and (free := seize(directory, name)) is not None:
+            free.release()
 
 
 def is_held(directory: Path, invocation_id: str) -> bool:

@@ -6,6 +6,7 @@ stopped (SIGSTOP) keeps it: whoever waits gives up at the deadline.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -50,7 +51,9 @@ def lock_within(descriptor: int, world: World, wait_ms: int, operation: int = fc
 
 def unlock(descriptor: int) -> None:
     """Let the next one have the lock; closing the descriptor does it too."""
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    # What was done under the lock is done. Should the system refuse, others wait until the descriptor is closed.
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def same_file(descriptor: int, path: Path) -> bool:

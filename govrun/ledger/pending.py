@@ -9,6 +9,7 @@ file here is no evidence: it is not signed, and whoever can write it can change 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from pathlib import Path
@@ -19,9 +20,13 @@ from govrun.digest import SALT_BYTES
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
 from govrun.ledger.lease import Lease
+from govrun.ledger.place import sync_directory
 from govrun.receipt import Draft
 
 PENDING_DIRECTORY: Final = "pending"
+
+# What is not a regular file that its owner can read is none that `keep` has written.
+_NOT_OURS: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EPERM})
 
 _NAME = re.compile(r"([0-9a-f]{32})\.json")
 
@@ -43,6 +48,8 @@ def keep(directory: Path, lease: Lease, draft: Draft, salt: bytes | None = None)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lease.keep(format_pending(Pending(draft, salt)), target)
+        # The directory may be new, and a power loss would take it away with all that is in it.
+        sync_directory(directory.parent)
     except OSError as error:
         raise GovrunError(
             ExitCode.APPEND_FAILED,
@@ -104,7 +111,8 @@ def list_pending(directory: Path) -> tuple[str, ...]:
 def read_pending(directory: Path, invocation_id: str) -> Pending | None:
     """Read one pending outcome; None if there is none (any more).
 
-    GovrunError (ledger-inconsistent): the file cannot be read, is too large, or is no pending outcome.
+    GovrunError: ledger-inconsistent if it is no file of ours, is too large, or is no pending outcome, and so never can
+    be appended; ledger-unavailable (`pending.io`) if the system does not give it now.
     """
     path = directory / f"{invocation_id}.json"
     try:
@@ -114,6 +122,15 @@ def read_pending(directory: Path, invocation_id: str) -> Pending | None:
     except FileNotFoundError:
         return None
     except OSError as error:
+        if error.errno not in _NOT_OURS:
+            raise GovrunError(
+                ExitCode.LEDGER_UNAVAILABLE,
+                "pending.io",
+                "the disk or the system does not give a pending outcome",
+                found=os.strerror(error.errno or 0),
+                expected="what was made durable",
+                fix=f"look at the disk; without {path.name} in pending/ its intent gets a gap",
+            ) from error
         raise GovrunError(
             ExitCode.LEDGER_INCONSISTENT,
             "pending.unreadable",

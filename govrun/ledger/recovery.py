@@ -14,6 +14,7 @@ from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
 from govrun.ledger import pending
 from govrun.ledger.append import Appended, Appender, DraftAt
+from govrun.ledger.lease import LEASES_DIRECTORY, sweep
 from govrun.receipt import Draft, Position
 
 
@@ -36,6 +37,7 @@ def recover(writer: Appender) -> Recovered:
     try:
         _settle_pending(writer, outcomes, gaps)
         gaps += orphans(writer)
+        sweep(writer.store.directory / LEASES_DIRECTORY)
     except OSError as error:
         raise GovrunError(
             ExitCode.LEDGER_UNAVAILABLE,

@@ -236,7 +236,11 @@ class SqliteStore:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        if not lock.lock_within(self._lock, self.world, self._wait_ms):
+        try:
+            is_ours = lock.lock_within(self._lock, self.world, self._wait_ms)
+        except OSError as error:
+            raise cannot_use(self.directory / LOCK_FILE, error) from error
+        if not is_ours:
             raise _still_locked(self._wait_ms)
         try:
             yield

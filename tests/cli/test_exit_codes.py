@@ -11,14 +11,8 @@ import pytest
 from govrun.errors import ExitCode
 from tests.e2e.place import Place, finish, until
 
-# The first three take a defect of govrun or of its signer; replay is a later capability.
-UNREACHABLE = {
-    ExitCode.RECEIPT_INVALID,
-    ExitCode.SIGNING_FAILED,
-    ExitCode.CHECKPOINT_FAILED,
-    ExitCode.REPLAY_DIFFERENT,
-    ExitCode.REPLAY_NOT_COMPARABLE,
-}
+# Replay is a later capability.
+UNREACHABLE = {ExitCode.REPLAY_DIFFERENT, ExitCode.REPLAY_NOT_COMPARABLE}
 
 
 def policy(place: Place, text: str) -> Place:
@@ -88,10 +82,10 @@ def diverged(place: Place) -> int:
     return place.go("verify", "--checkpoint", str(kept)).code
 
 
-def unparsable(place: Place) -> int:
+def hostile(place: Place, way: str) -> int:
     place.with_plugins()
     place.policy('[backends.hostile]\ndistribution = "govrun-hostile"\n')
-    return place.go("run", "--backend", "hostile", "--prompt", "x", env={"HOSTILE": "parse-refuses"}).code
+    return place.go("run", "--backend", "hostile", "--prompt", "x", env={"HOSTILE": way}).code
 
 
 REACHED: dict[ExitCode, Callable[[Place], int]] = {
@@ -111,8 +105,12 @@ REACHED: dict[ExitCode, Callable[[Place], int]] = {
     ExitCode.LEDGER_ROLLED_BACK: rolled_back,
     ExitCode.COMMAND_FAILED: lambda p: p.run("--", "/bin/false").code,
     ExitCode.LIMIT_EXCEEDED: lambda p: p.run("--timeout", "0.1", "--", "/bin/sleep", "300").code,
-    ExitCode.OUTPUT_UNPARSABLE: unparsable,
+    ExitCode.OUTPUT_UNPARSABLE: lambda p: hostile(p, "parse-refuses"),
     ExitCode.INTERRUPTED: interrupted,
+    # A defect of govrun or of a signer after the launch; a backend that breaks the program it is loaded into is one.
+    ExitCode.RECEIPT_INVALID: lambda p: hostile(p, "breaks-receipt"),
+    ExitCode.SIGNING_FAILED: lambda p: hostile(p, "breaks-signing"),
+    ExitCode.CHECKPOINT_FAILED: lambda p: hostile(p, "breaks-checkpoint"),
     ExitCode.APPEND_FAILED: append_failed,
     ExitCode.LEDGER_INCONSISTENT: inconsistent,
     ExitCode.SIGNATURE_UNTRUSTED: untrusted,

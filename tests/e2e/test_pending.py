@@ -23,9 +23,9 @@ def start(place: Place, *words: str) -> subprocess.Popen[bytes]:
     return child
 
 
-def assert_kept(place: Place, done: Done, rule: str) -> None:
-    """Exit 32, the output withheld, and the outcome in `pending/`, for its owner only."""
-    assert (32, b"") == (done.code, done.out), done.err
+def assert_kept(place: Place, done: Done, rule: str, code: int = 32) -> None:
+    """Exit 32 or its like, the output withheld, and the outcome in `pending/`, for its owner only."""
+    assert (code, b"") == (done.code, done.out), done.err
     assert f"[{rule}]" in done.err
     assert "the command ran; its outcome is kept in pending/ and will be appended at the next start" in done.err
     [kept] = (place.home / "pending").iterdir()
@@ -138,6 +138,29 @@ def test_a_pending_file_that_is_no_outcome_becomes_a_gap_and_is_kept_aside(place
     assert ["genesis", "gap", "intent", "outcome"] == place.kinds()
     assert "pendingUnreadable" == place.last("gap")["reason"]
     assert [f"pending/{'0' * 32}.unreadable"] == place.leftovers()
+
+
+@pytest.mark.parametrize(
+    ("way", "code", "rule"),
+    [
+        ("receipt", 30, "receipt.size"),
+        ("signing", 31, "signing.failed"),
+        ("checkpoint", 33, "checkpoint.signing"),
+    ],
+)
+def test_an_outcome_that_cannot_be_made_or_signed_is_kept_and_appended_by_a_start_that_can(
+    place: Place, way: str, code: int, rule: str
+) -> None:
+    place.with_plugins()
+    place.policy('[backends.process]\nfreeArgv = true\n[backends.hostile]\ndistribution = "govrun-hostile"\n')
+    done = place.go("run", "--backend", "hostile", "--prompt", "x", env={"HOSTILE": f"breaks-{way}"})
+    assert_kept(place, done, rule, code)
+    assert "secret words" not in done.err
+    assert ["genesis", "policyAdopted", "intent"] == place.kinds()
+    assert 0 == place.call(argv=("/bin/true",)).exit
+    assert ["genesis", "policyAdopted", "intent", "outcome", "intent", "outcome"] == place.kinds()
+    assert ("succeeded", 2) == (place.entries()[3].predicate["status"], place.entries()[3].predicate["intent"]["index"])
+    assert (1, []) == (place.runs, place.leftovers())
 
 
 @pytest.fixture

@@ -95,6 +95,26 @@ def test_a_writer_killed_while_it_holds_the_lock_keeps_nobody_out(home: Home) ->
     assert 2 == home.size()
 
 
+def test_eight_writers_of_which_one_is_stopped_and_one_killed_lose_nothing(home: Home) -> None:
+    children = [Child(home, "append", "20") for _ in range(8)]
+    stopped, killed, *others = children
+    while home.size() < 30:
+        assert killed.process.poll() is None
+    os.kill(stopped.process.pid, signal.SIGSTOP)
+    acknowledged = [line for line in killed.kill() if line != "ready"]
+    size = home.size()
+    # It holds the lock, or it does not; the others wait less than their ten seconds.
+    os.kill(stopped.process.pid, signal.SIGCONT)
+    for child in (stopped, *others):
+        said = [line for line in child.finish() if line != "ready"]
+        assert 20 == len(said)
+        acknowledged += said
+    present(home, acknowledged)
+    # The killed one may have made one durable without saying so.
+    assert 0 <= home.size() - 1 - len(acknowledged) <= 1
+    assert home.size() >= size
+
+
 def test_a_program_that_locks_the_database_itself_is_refused_by_name(home: Home) -> None:
     with home.writer(wait_ms=100) as writer:
         other = sqlite3.connect(home.path, isolation_level=None)
@@ -328,6 +348,28 @@ def test_a_read_only_file_is_refused_by_name(home: Home) -> None:
     finally:
         subprocess.run(["chattr", "-i", str(home.path)], check=True)
     assert 1 == home.size()
+
+
+def test_the_write_ahead_log_is_folded_under_the_lock_only(home: Home, tmp_path: Path) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("SKIPPED ALOUD: no strace here")
+    log = tmp_path / "trace"
+    wrapper = ("strace", "-f", "-y", "-e", "trace=pwrite64,flock", "-o", str(log))
+    # So many that they are folded once between two appends, and once at the end.
+    child = Child(home, "append", "70", wrapper=wrapper)
+    try:
+        child.finish()
+    except AssertionError:
+        pytest.skip("SKIPPED ALOUD: strace may not trace here")
+    held = False
+    folded = 0
+    for line in log.read_text().splitlines():
+        if "flock(" in line and "ledger.lock" in line and line.endswith("= 0"):
+            held = "LOCK_EX" in line
+        if "pwrite64(" in line and "ledger.sqlite>" in line:
+            folded += 1
+            assert held, line
+    assert folded > 20
 
 
 def test_an_append_syncs_before_it_acknowledges(home: Home, tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ import resource
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from govrun.errors import ExitCode, GovrunError
-from govrun.ledger.lease import LEASES_DIRECTORY, RESERVED_BYTES, acquire, is_held, seize
+from govrun.ledger.lease import LEASES_DIRECTORY, RESERVED_BYTES, acquire, is_held, seize, sweep
 from tests.ledger.ledger_world import Child, Home, invocation
 
 ID = invocation(7)
@@ -123,3 +124,23 @@ def test_a_lease_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(GovrunError, match="lease"):
         acquire(tmp_path, ID)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_leases_that_nobody_holds_are_swept_and_no_others(tmp_path: Path) -> None:
+    sweep(tmp_path / "none")
+    (tmp_path / invocation(8)).write_bytes(b"of a process that is gone")
+    (tmp_path / "notes").write_bytes(b"of somebody else")
+    with acquire(tmp_path, ID):
+        sweep(tmp_path)
+        assert sorted((ID, "notes")) == sorted(os.listdir(tmp_path))
+        assert is_held(tmp_path, ID)
+
+
+def test_a_lease_that_is_swept_at_the_moment_it_is_taken_is_taken_all_the_same(tmp_path: Path) -> None:
+    sweeper = seize(tmp_path, ID)
+    assert sweeper is not None
+    timer = threading.Timer(0.02, sweeper.release)
+    timer.start()
+    with acquire(tmp_path, ID):
+        assert [ID] == os.listdir(tmp_path)
+    timer.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from pathlib import Path
 
@@ -202,6 +203,33 @@ def test_a_pending_file_that_cannot_be_opened_is_unreadable(tmp_path: Path) -> N
     with pytest.raises(GovrunError) as caught:
         read_pending(tmp_path, ID)
     assert "pending.unreadable" == caught.value.rule
+
+
+def test_a_pending_file_that_the_system_does_not_give_now_is_kept_where_it_is(home: Home) -> None:
+    path = keep(home, outcome_of(ID, announce(home)))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    # Files that are open stay so; no other can be opened.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        with pytest.raises(GovrunError) as caught:
+            read_pending(path.parent, ID)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (ExitCode.LEDGER_UNAVAILABLE, "pending.io") == (caught.value.code, caught.value.rule)
+    assert path.exists()
+    assert 1 == len(recovered(home).outcomes)
+
+
+def test_a_lease_of_a_process_that_was_killed_before_its_intent_is_taken_away(home: Home) -> None:
+    child = Child(home, "lease", ID).ready()
+    running = Child(home, "lease", invocation(2)).ready()
+    child.kill()
+    assert Recovered() == recovered(home)
+    assert [invocation(2)] == left(home)
+    running.finish()
+    assert [] == left(home)
 
 
 def test_an_outcome_that_can_be_kept_nowhere_says_so(home: Home) -> None:

@@ -71,6 +71,8 @@ class Hostile(Echoing):
             raise GovrunError(ExitCode.OUTPUT_UNPARSABLE, "hostile.unreadable", "what is this")
         if WAY == "parse-fails":
             raise GovrunError(ExitCode.COMMAND_FAILED, "hostile.hidden", "it says that it failed")
+        if WAY.startswith("breaks-"):
+            _break(WAY.removeprefix("breaks-"))
         ways: dict[str, Any] = {
             "parse-text": Facts("text"),  # type: ignore[arg-type]
             "parse-negative": Facts(b"x", prompt_tokens=-1),
@@ -97,6 +99,24 @@ def _misbehave(where: str, answer: Any) -> Any:
     if f"{where}-odd-error" == WAY:
         raise GovrunError(ExitCode.REQUEST_INVALID, "not a rule", 5, found=["x"])  # type: ignore[arg-type]
     return answer
+
+
+def _break(what: str) -> None:
+    """Do to the program that has loaded it what a defect would: from here on receipts do not fit, or keys do not sign."""
+    from govrun import receipt
+    from govrun.signing.keys import Ed25519Signer
+
+    whole = Ed25519Signer.sign
+
+    def sign(self: Ed25519Signer, message: bytes) -> bytes:
+        if message.startswith(b"DSSEv1") == (what == "signing"):
+            raise RuntimeError("secret words of a signer")
+        return whole(self, message)
+
+    if what == "receipt":
+        receipt.MAX_PAYLOAD_BYTES = 100  # type: ignore[misc]
+    else:
+        Ed25519Signer.sign = sign  # type: ignore[method-assign]
 
 
 def _raise() -> bool:
