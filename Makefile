@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help demo test check format bench ledger clean
+.PHONY: help demo test modules check format bench ledger clean
 
 help:
 	@echo "make demo    set up, then a governed run end to end, with an explanation for each step"
@@ -23,10 +23,15 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	@$(BIN)/python examples/demo.py
 
-# Go is not needed; where it is there, its sumdb packages check what govrun writes.
-test: $(READY)
-	@if command -v go >/dev/null; then cd tests/interop/go && go mod download; fi
+test: $(READY) modules
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=95
+
+# Go is not needed; where it is there, programs over others' packages check what govrun writes, and others' vectors are
+# read from Go's module cache. What cannot be had is skipped by the tests, which say what was not shown.
+modules:
+	@if command -v go >/dev/null; then for module in go tessera published; do \
+	  (cd tests/interop/$$module && GOTOOLCHAIN=local go mod download) || echo "tests/interop/$$module: no modules"; \
+	done; fi
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -172,6 +172,7 @@ def verify_inclusion(proof: InclusionProof, expected_leaf_hash: bytes, root: byt
         raise _no_inclusion("the entry lies outside the tree", f"index {proof.index}", f"below size {proof.size}")
     path = _path(proof.index, proof.size)
     _check_hashes(proof.hashes, len(path), _no_inclusion)
+    _check_hashes((expected_leaf_hash, root), 2, _no_inclusion)
     found = expected_leaf_hash
     for sibling, (_, _, on_the_left) in zip(proof.hashes, path, strict=True):
         found = node_hash(sibling, found) if on_the_left else node_hash(found, sibling)
@@ -204,6 +205,7 @@ def verify_consistency(proof: ConsistencyProof, old_root: bytes, new_root: bytes
     old_size, new_size = proof.old_size, proof.new_size
     if not 0 <= old_size <= new_size <= MAX_SIZE:
         raise _diverged("the tree is smaller than it was", f"tree size {new_size}", f"at least {old_size}")
+    _check_hashes((old_root, new_root), 2, _diverged)
     if old_size in (0, new_size):
         expected = old_root if old_size == new_size else EMPTY_ROOT
         found = new_root if old_size == new_size else old_root

@@ -1,7 +1,6 @@
 """A published ledger satisfies the Go checksum database's packages, and a changed one does not.
 
-Needs a Go toolchain and golang.org/x/mod in Go's module cache (`go mod download` in tests/interop/go brings it).
-Nothing is downloaded here.
+Needs a Go toolchain and golang.org/x/mod in Go's module cache (`make modules` brings it). Nothing is downloaded here.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,20 +23,6 @@ from govrun.signing.keys import format_vkey, signer_from_seed
 SOURCE = Path(__file__).parent / "go"
 ORIGIN = "example.com/ledger"
 LOG = signer_from_seed(ORIGIN, b"l" * 32)
-
-
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    go = shutil.which("go")
-    if go is None:
-        pytest.skip("no Go toolchain: the published form was not checked with golang.org/x/mod")
-    binary = tmp_path_factory.mktemp("go") / "interop"
-    offline = {**os.environ, "GOPROXY": "off", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly -buildvcs=false"}
-    build = subprocess.run([go, "build", "-o", binary, "."], cwd=SOURCE, env=offline, capture_output=True, text=True)
-    if build.returncode and "GOPROXY=off" in build.stderr:
-        pytest.skip("golang.org/x/mod is not in Go's module cache: run `go mod download` in tests/interop/go")
-    assert build.returncode == 0, build.stderr
-    return binary
 
 
 def leaves_of(size: int) -> list[bytes]:

@@ -2,6 +2,7 @@
 //
 //	interop [-consistency OLD_NOTE] VKEY DIRECTORY
 //	interop -proof FILE VKEY
+//	interop -vectors DIRECTORY
 //
 // DIRECTORY holds checkpoint, tile/<L>/<N>[.p/<W>] and tile/entries/<N>[.p/<W>] (C2SP tlog-tiles). The program opens
 // the checkpoint with sumdb/note, reads every tile through sumdb/tlog, which authenticates it against the signed root,
@@ -10,6 +11,8 @@
 //
 // With -proof it reads the proof of one entry (C2SP tlog-proof, the entry's bytes in its extra line), opens the
 // checkpoint in it with sumdb/note, and checks the inclusion proof with sumdb/tlog. No ledger is needed.
+//
+// With -vectors it judges the cases of tests/vectors, and writes a line of JSON for each.
 //
 // On success: one line of JSON and exit code 0. On anything else: a line on stderr and exit code 1.
 package main
@@ -49,7 +52,15 @@ type report struct {
 func main() {
 	older := flag.String("consistency", "", "file with an older checkpoint of the same log")
 	proof := flag.String("proof", "", "file with the proof of one entry")
+	vectors := flag.String("vectors", "", "directory with cases to judge")
 	flag.Parse()
+	if *vectors != "" && flag.NArg() == 0 {
+		if err := judgeVectors(*vectors); err != nil {
+			fmt.Fprintln(os.Stderr, "interop:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	var found *report
 	var err error
 	switch {
@@ -58,7 +69,7 @@ func main() {
 	case *proof == "" && flag.NArg() == 2:
 		found, err = check(flag.Arg(0), flag.Arg(1), *older)
 	default:
-		fmt.Fprintln(os.Stderr, "usage: interop [-consistency OLD_NOTE] VKEY DIRECTORY\n       interop -proof FILE VKEY")
+		fmt.Fprintln(os.Stderr, "usage: interop [-consistency OLD_NOTE] VKEY DIRECTORY\n       interop -proof FILE VKEY\n       interop -vectors DIRECTORY")
 		os.Exit(2)
 	}
 	if err != nil {
@@ -146,6 +157,30 @@ func checkProof(vkey, path string) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
+	var tree tlog.Tree
+	proved, err := openProof(data, func(checkpoint []byte) (tlog.Tree, error) {
+		var err error
+		tree, err = parseCheckpoint(checkpoint, verifier)
+		return tree, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &report{
+		Origin: verifier.Name(), Size: tree.N, Root: tree.Hash.String(), Entries: 1, Index: &proved.index,
+		LeafHash: tlog.RecordHash(proved.entry).String(),
+	}, nil
+}
+
+// A provedEntry is an entry that stands at index in a tree; siblings lead from it to the root.
+type provedEntry struct {
+	entry    []byte
+	index    int64
+	siblings tlog.RecordProof
+}
+
+// openProof reads a proof file and checks it under what open says of its checkpoint.
+func openProof(data []byte, open func(checkpoint []byte) (tlog.Tree, error)) (*provedEntry, error) {
 	head, checkpoint, found := strings.Cut(string(data), "\n\n")
 	lines := strings.Split(head, "\n")
 	if !found || len(lines) < 3 || lines[0] != "c2sp.org/tlog-proof@v1" {
@@ -172,17 +207,17 @@ func checkProof(vkey, path string) (*report, error) {
 		}
 		hashes = append(hashes, hash)
 	}
-	tree, err := parseCheckpoint([]byte(checkpoint), verifier)
+	tree, err := open([]byte(checkpoint))
 	if err != nil {
 		return nil, err
 	}
-	leaf := tlog.RecordHash(entry)
-	if err := tlog.CheckRecord(hashes, tree.N, tree.Hash, index, leaf); err != nil {
+	if index >= tree.N {
+		return nil, fmt.Errorf("index %d in a tree of %d", index, tree.N)
+	}
+	if err := tlog.CheckRecord(hashes, tree.N, tree.Hash, index, tlog.RecordHash(entry)); err != nil {
 		return nil, err
 	}
-	return &report{
-		Origin: verifier.Name(), Size: tree.N, Root: tree.Hash.String(), Entries: 1, Index: &index, LeafHash: leaf.String(),
-	}, nil
+	return &provedEntry{entry, index, hashes}, nil
 }
 
 // checkEntries compares every entry with the authenticated tree, then proves it included.

@@ -107,6 +107,8 @@ def _inclusions() -> Iterator[Case]:
     yield case("outside", "an index that is the size", 7, 7, leaf, top, path, no)
     yield case("smaller-tree", "the size of a tree with another shape", 5, 6, leaf, top, path, no)
     yield case("short-hash", "a sibling of 31 bytes", 5, 7, leaf, top, [path[0], path[1][:31], path[2]], no)
+    yield case("no-leaf-hash", "no bytes where leaf hash and root stand", 0, 1, b"", b"", [], no)
+    yield case("short-root", "leaf hash and root of 31 bytes", 0, 1, leaf[:31], leaf[:31], [], no)
     yield case("empty-tree", "an entry of a tree that has none", 0, 0, leaf, root([]), [], no)
 
 
@@ -148,5 +150,6 @@ def _consistencies() -> Iterator[Case]:
     yield case("other-old-size", "the proof of another old size", 2, 7, at(2), at(7), path, no)
     yield case("same-size-fork", "two roots of one size", 5, 5, at(5), _OTHER, [], no)
     yield case("same-size-hashes", "hashes where none are needed", 5, 5, at(5), at(5), [_OTHER], no)
+    yield case("no-root", "no bytes where two equal roots stand", 5, 5, b"", b"", [], no)
     fork = [*_HASHES[:2], _OTHER, *_HASHES[3:7]]
     yield case("fork", "a newer tree with another entry 2", 3, 7, at(3), root(fork), consistency(3, fork), no)
