@@ -75,7 +75,7 @@ def reading(source: Source) -> Iterator[Reader]:
 def beside(location: str) -> Path | None:
     """The directory of this machine in which salts, policies and leases of a ledger lie; None where there is none."""
     kind = kind_of(location)
-    if kind in ("url", "export"):
+    if kind in ("url", "export", "postgres"):
         return None
     return Path(location) if kind == "directory" else Path(location).parent
 

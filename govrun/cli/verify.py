@@ -21,9 +21,9 @@ from govrun.cli.reading import audit_options, conclude, open_reading
 def command(as_json: bool, disclosure: str | None, content: str | None, **options: Any) -> None:
     """Verify a ledger: chain, tree, checkpoint, signatures, schemas, open intents; then integrity and assurance.
 
-    LEDGER is a SQLite file, a .govrun, a published directory or its URL, or an export (default: the home's), or a file
-    that `govrun ledger prove` wrote: then that one entry is verified, without its ledger. Nothing is changed, and no
-    file is left beside what is read. Exit code 0 is yes, 40-44 no, 45 no verdict.
+    LEDGER is a SQLite file, a .govrun, a published directory or its URL, an export, or a PostgreSQL URL (default: the
+    home's), or a file that `govrun ledger prove` wrote: then that one entry is verified, without its ledger. Nothing is
+    changed, and no file is left beside what is read. Exit code 0 is yes, 40-44 no, 45 no verdict.
     """
     form = "json" if as_json else "text"
     if options["bookmark"] is not None and (disclosure is not None or read_proof(options["ledger"]) is not None):

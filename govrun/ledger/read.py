@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from govrun.ledger.read_published import Files, PublishedReader
     from govrun.world import World
 
-Kind = Literal["sqlite", "directory", "url", "export"]
+Kind = Literal["sqlite", "directory", "url", "export", "postgres"]
 
 # How messages and help name them.
-KINDS: Final = "a SQLite file, a .govrun, a published directory or its URL, or an export"
+KINDS: Final = "a SQLite file, a .govrun, a published directory or its URL, an export, or a PostgreSQL URL"
 
 BATCH: Final = 1024
 MAX_BATCH_BYTES: Final = 4 << 20
@@ -88,6 +88,10 @@ def open_ledger(location: str | Path, *, allow_http: bool = False, world: World 
         from govrun.world import real_world
 
         return _over(PublishedReader, UrlFiles(str(location), world or real_world(), allow_http))
+    if kind == "postgres":
+        from govrun.ledger.read_postgres import PostgresReader
+
+        return PostgresReader(str(location))
     path = Path(location)
     if kind == "export":
         from govrun.ledger.read_export import ExportFiles
@@ -119,6 +123,8 @@ def kind_of(location: str | Path) -> Kind:
     scheme, mark, _ = str(location).partition("://")
     if mark and scheme in ("http", "https"):
         return "url"
+    if mark and scheme == "postgresql":
+        return "postgres"
     if mark:
         raise GovrunError(
             ExitCode.COULD_NOT_CHECK,
