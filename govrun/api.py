@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,7 +27,8 @@ from govrun.ledger.store import Store
 from govrun.permit import Asked, Site, ask, read_policy
 from govrun.request import MAX_PROMPT_BYTES, Request, check_request
 from govrun.settings import Settings, load_settings, read_private
-from govrun.signing.keys import load_signer
+from govrun.signers import open_signers
+from govrun.signing.passphrase import Passphrases, Prompt
 from govrun.world import World, real_world
 
 MAX_REQUEST_BYTES = 2 * MAX_PROMPT_BYTES
@@ -170,13 +171,19 @@ def open_ground(
     pass_stderr: Callable[[bytes], None] | None = None,
     signals: Callable[[], AbstractContextManager[Interrupt | None]] = nullcontext,
     hashing: Callable[[str, int, int], None] | None = None,
+    prompt: Prompt | None = None,
 ) -> Iterator[Ground]:
-    """Open keys and ledger for invocations; raises GovrunError (10, 15, 16) when no evidence could be left."""
+    """Open keys and ledger for invocations; raises GovrunError (10, 15, 16) when no evidence could be left.
+
+    prompt asks a person for the passphrase of an encrypted key file; without one it must come from the environment.
+    """
     with before_launch():
         site = open_site(world, settings, hashing)
-        writer, store = _open_writer(world, settings)
-    with closing(store):
-        yield Ground(site, writer, pass_stderr, signals)
+    with ExitStack() as held:
+        with before_launch():
+            writer, store = _open_writer(world, settings, held, prompt)
+        with closing(store):
+            yield Ground(site, writer, pass_stderr, signals)
 
 
 @contextmanager
@@ -186,37 +193,45 @@ def open_shared_ground(
     """`open_ground` for many threads at once; pass_stderr may be called from several of them at the same time."""
     from govrun.ledger.group import GroupWriter
 
-    with before_launch():
-        site = open_site(world, settings)
-        writer = GroupWriter(lambda: _open_writer(world, settings)[0], world, wait_ms=settings.ledger_timeout_ms)
-    with writer:
-        yield Ground(site, writer, pass_stderr)
+    with ExitStack() as held:
+        with before_launch():
+            site = open_site(world, settings)
+            writer = GroupWriter(
+                lambda: _open_writer(world, settings, held)[0], world, wait_ms=settings.ledger_timeout_ms
+            )
+        with writer:
+            yield Ground(site, writer, pass_stderr)
 
 
-def _open_writer(world: World, settings: Settings) -> tuple[Writer, Store]:
-    receipt, log = (load_signer(settings.home / "keys" / f"{role}.key") for role in ("receipt", "log"))
-    guard = Guard(heads_directory(world.environ), log.verifier, world)
+def _open_writer(
+    world: World, settings: Settings, held: ExitStack, prompt: Prompt | None = None
+) -> tuple[Writer, Store]:
+    """A writer and its store; held then keeps the receipt key from being revoked until it is closed."""
     store = open_store(settings.ledger, world, settings.ledger_timeout_ms)
     try:
-        writer = Writer(store, receipt, log, guard)
-        _check_receipt_key(receipt.verifier.name, f"{store.origin}/receipt")
+        passphrases = Passphrases(world.environ, prompt)
+        signers = held.enter_context(
+            open_signers(world, settings, store.origin, passphrases, lambda key: counts(settings, key))
+        )
+        guard = Guard(heads_directory(world.environ), signers.log.verifier, world)
+        writer = Writer(store, signers.receipt, signers.log, guard)
     except BaseException:
         store.close()
         raise
     return writer, store
 
 
-def _check_receipt_key(found: str, expected: str) -> None:
-    # What it signed would be trusted by nobody who trusts this ledger.
-    if found != expected:
-        raise GovrunError(
-            ExitCode.LEDGER_UNAVAILABLE,
-            "ledger.receiptKey",
-            "the receipt key belongs to another ledger",
-            found=found,
-            expected=expected,
-            fix="use the receipt key that was made with this ledger",
-        )
+def counts(settings: Settings, public: bytes) -> bool:
+    """Whether the ledger names a receipt key (32 bytes) that still counts; reads all of its key entries."""
+    from govrun.keystate import find_key, read_keys
+    from govrun.ledger.read import open_ledger
+
+    reader = open_ledger(settings.ledger)
+    try:
+        found = find_key(read_keys(reader), "receipt", public)
+    finally:
+        reader.close()
+    return found is not None and found.counts
 
 
 def inquire(world: World, settings: Settings, wanted: Request) -> Asked:

@@ -151,6 +151,22 @@ def format_trust(trust: Trust) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
+def rewrite_trust(path: Path, trust: Trust) -> None:
+    """Replace a trust file whole, durable when this returns. OSError if it cannot be written."""
+    beside = path.with_name(f"{path.name}.new")
+    beside.unlink(missing_ok=True)
+    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(format_trust(trust))
+        file.flush()
+        os.fsync(file.fileno())
+    beside.rename(path)
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _toml_string(text: str) -> str:
     import json
 

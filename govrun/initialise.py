@@ -16,12 +16,17 @@ from govrun.canonical import JsonObject
 from govrun.digest import sha256_hex
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import evolve, frozen
-from govrun.home import Trust, format_policy, format_trust, load_trust, read_trust_files, trust_path
+from govrun.home import Trust, format_policy, format_trust, load_trust, read_trust_files, rewrite_trust, trust_path
+from govrun.keyuse import remember
 from govrun.ledger.append import create_ledger
 from govrun.ledger.checkpoint import check_origin
 from govrun.ledger.guard import Guard, heads_directory
 from govrun.receipt import Draft
-from govrun.signing.keys import Verifier, generate_signer, write_signer
+from govrun.settings import AGENT_PREFIX, KEY_FILE, is_signer
+from govrun.signing.keyfile import format_key
+from govrun.signing.keys import Ed25519Signer, Signer, Verifier, generate_signer, write_key_file
+from govrun.signing.passphrase import Passphrases
+from govrun.succession import Predecessor, close, shown
 from govrun.world import World
 
 CONFIG: Final = b"""# The operator's settings; options and environment variables beat them. See `govrun config show`.
@@ -43,15 +48,46 @@ class Made:
     trust_file: Path
 
 
-def make_home(world: World, home: Path, origin: str | None, allowed: Sequence[tuple[str, str]]) -> Made:
+@frozen
+class KeyPlan:
+    """Where the keys of a new ledger are to be.
+
+    signer, log_signer: `file`, or `ssh-agent:SHA256:...` for a key that is there already. passphrases: what the files
+    that are made are encrypted with, None to write them plain. The root key is always made, in a file.
+    """
+
+    signer: str = KEY_FILE
+    log_signer: str = KEY_FILE
+    passphrases: Passphrases | None = None
+
+
+def make_home(
+    world: World,
+    home: Path,
+    origin: str | None,
+    allowed: Sequence[tuple[str, str]],
+    *,
+    plan: KeyPlan | None = None,
+    continues: Predecessor | None = None,
+) -> Made:
     """Make a home at a path where there is none; allowed are (backend, distribution) pairs for the policy.
 
-    Raises GovrunError: usage for a bad origin, ledger-unavailable when there is one already or it cannot be
-    written. Nothing is left behind on failure.
+    continues: a ledger that ended, which is closed for good once this one is there. Raises GovrunError: usage for a bad
+    origin or plan, ledger-unavailable when there is one already or it cannot be written. Nothing is left behind on
+    failure.
     """
+    plan = plan or KeyPlan()
     name = _checked_origin(origin if origin is not None else f"govrun.local/{world.random_bytes(8).hex()}")
     if home.exists() or home.is_symlink():
         raise _refused("home.exists", "there already is something here", "an existing path", "a new path")
+    if continues is not None and continues.origin == name:
+        raise GovrunError(
+            ExitCode.USAGE,
+            "continues.origin",
+            "a ledger that continues another one has an origin of its own",
+            found=name,
+            expected="another --origin",
+        )
     trust_file = trust_path(world.environ, name)
     if trust_file.exists():
         raise _refused("trust.exists", "a trust file for this origin exists", trust_file.name, "another --origin")
@@ -59,7 +95,7 @@ def make_home(world: World, home: Path, origin: str | None, allowed: Sequence[tu
     made: list[Path] = []
     try:
         beside.mkdir(mode=0o700)
-        trust, guard = _fill(world, beside, name, allowed)
+        trust, guard = _fill(world, beside, name, allowed, plan, continues)
         # A head that is remembered would refuse the next ledger of this origin.
         made.append(guard.path)
         _write_trust(trust_file, evolve(trust, home=Path(os.path.realpath(home.parent)) / home.name))
@@ -74,7 +110,27 @@ def make_home(world: World, home: Path, origin: str | None, allowed: Sequence[tu
         shutil.rmtree(beside, ignore_errors=True)
         for path in made:
             path.unlink(missing_ok=True)
+    if continues is not None:
+        _close(world, continues, name)
     return Made(home, name, trust_file)
+
+
+def _close(world: World, continues: Predecessor, successor: str) -> None:
+    effect = f"the new ledger {successor} is there, but nothing keeps a writer from going on with {continues.origin}"
+    try:
+        close(world, continues, successor)
+    except GovrunError as error:
+        error.effect = effect
+        raise
+    except OSError as error:
+        raise GovrunError(
+            ExitCode.LEDGER_UNAVAILABLE,
+            "continues.trust",
+            "the trust file of the old ledger cannot be rewritten",
+            found=error.strerror,
+            expected="a file that its owner can write",
+            effect=effect,
+        ) from error
 
 
 def _release_place(world: World, origin: str, trust_file: Path) -> None:
@@ -83,11 +139,7 @@ def _release_place(world: World, origin: str, trust_file: Path) -> None:
     for earlier in read_trust_files(world):
         path = trust_path(world.environ, earlier.origin)
         if earlier.home == place and earlier.origin != origin and path.exists():
-            beside = path.with_suffix(".new")
-            beside.unlink(missing_ok=True)
-            _write(beside, format_trust(evolve(earlier, home=None)))
-            beside.rename(path)
-    _sync(trust_file.parent)
+            rewrite_trust(path, evolve(earlier, home=None))
 
 
 def _checked_origin(origin: str) -> str:
@@ -96,31 +148,72 @@ def _checked_origin(origin: str) -> str:
     return origin
 
 
-def _fill(world: World, home: Path, origin: str, allowed: Sequence[tuple[str, str]]) -> tuple[Trust, Guard]:
+def _fill(
+    world: World,
+    home: Path,
+    origin: str,
+    allowed: Sequence[tuple[str, str]],
+    plan: KeyPlan,
+    continues: Predecessor | None,
+) -> tuple[Trust, Guard]:
     policy = format_policy(allowed)
     _write(home / ".gitignore", b"*\n")
-    _write(home / "config.toml", CONFIG)
+    _write(home / "config.toml", CONFIG.replace(b"format = 1\n", b"format = 1\n" + _signer_lines(plan)))
     _write(home / "policy.toml", policy)
     (home / "keys").mkdir(mode=0o700)
-    root, log, receipt = (generate_signer(n, world) for n in (f"{origin}/root", origin, f"{origin}/receipt"))
-    for role, signer in (("root", root), ("log", log), ("receipt", receipt)):
-        write_signer(home / "keys" / f"{role}.key", signer)
+    root = _key(world, home, "root", f"{origin}/root", KEY_FILE, plan.passphrases)
+    log = _key(world, home, "log", origin, plan.log_signer, plan.passphrases)
+    receipt = _key(world, home, "receipt", f"{origin}/receipt", plan.signer, plan.passphrases)
+    if log.verifier.public == receipt.verifier.public:
+        raise GovrunError(
+            ExitCode.USAGE, "init.sameKey", "receipts and checkpoints need different keys", expected="two keys"
+        )
     trust = Trust(origin, home, root.verifier, log.verifier, (receipt.verifier,))
     guard = Guard(heads_directory(world.environ), log.verifier, world)
-    first = genesis(trust, sha256_hex(policy), world.now())
+    first = genesis(trust, sha256_hex(policy), world.now(), continues)
     create_ledger(home / "ledger.sqlite", first, receipt, log, guard, world)
+    remember(home / "keys", receipt.verifier)
     return trust, guard
 
 
-def genesis(trust: Trust, policy: str, now: str) -> Draft:
-    """The first entry: origin's keys, the policy in force and the schemas, by digest."""
+def _signer_lines(plan: KeyPlan) -> bytes:
+    lines = (("signer", plan.signer), ("logSigner", plan.log_signer))
+    return "".join(f'{name} = "{value}"\n' for name, value in lines if value != KEY_FILE).encode()
+
+
+def _key(world: World, home: Path, role: str, name: str, where: str, passphrases: Passphrases | None) -> Signer:
+    """The signer of a role: the agent's key that was named, or a new one in a file of the home."""
+    if not is_signer(where):
+        raise GovrunError(
+            ExitCode.USAGE,
+            "init.signer",
+            "this does not say where a key is",
+            found=ascii(where[:100]),
+            expected=f"{KEY_FILE}, or {AGENT_PREFIX}SHA256:... as `ssh-add -l` prints it",
+        )
+    if where.startswith(AGENT_PREFIX):
+        from govrun.signing.ssh_agent import agent_signer
+
+        return agent_signer(world.environ, where.removeprefix(AGENT_PREFIX), name, world)
+    signer: Ed25519Signer = generate_signer(name, world)
+    secret = None if passphrases is None else passphrases.get(role, _words(role))
+    write_key_file(home / "keys" / f"{role}.key", format_key(signer, secret))
+    return signer
+
+
+def _words(role: str) -> str:
+    return "New passphrase of the root key: " if role == "root" else "New passphrase of the log and receipt keys: "
+
+
+def genesis(trust: Trust, policy: str, now: str, continues: Predecessor | None = None) -> Draft:
+    """The first entry: origin's keys, the policy in force and the schemas, by digest, and the ledger it continues."""
     predicate: JsonObject = {
         "format": 1,
         "createdOn": now,
         "keys": {"root": _shown(trust.root), "log": _shown(trust.log), "receipt": _shown(trust.receipt[0])},
         "policy": {"sha256": policy},
         "schemas": [{"name": n, "sha256": d} for n, d in schemas.schema_digests()],
-        "continues": None,
+        "continues": None if continues is None else shown(continues),
     }
     return Draft("genesis", predicate)
 

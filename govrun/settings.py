@@ -1,7 +1,7 @@
 """Where each setting came from: option, environment, config.toml, default, in that order.
 
-Only those four may set home, ledger, policy, keys and paths. A project's `govrun.toml` (or `[tool.govrun]` in its
-`pyproject.toml`) may set parameters, because a checked-out repository is not trusted.
+Only those four may set home, ledger, policy, keys, signers and paths. A project's `govrun.toml` (or `[tool.govrun]` in
+its `pyproject.toml`) may set parameters, because a checked-out repository is not trusted.
 """
 
 from __future__ import annotations
@@ -29,8 +29,14 @@ _ENVIRONMENT: Final = {
     "ledger": "GOVRUN_LEDGER",
     "policy": "GOVRUN_POLICY",
     "backend": "GOVRUN_BACKEND",
+    "signer": "GOVRUN_SIGNER",
+    "logSigner": "GOVRUN_LOG_SIGNER",
 }
 DEFAULT_LEDGER_TIMEOUT_MS: Final = 10_000
+
+# Where a key is: in its file of the home, or behind an ssh-agent that knows it by its fingerprint.
+KEY_FILE: Final = "file"
+AGENT_PREFIX: Final = "ssh-agent:"
 
 
 @frozen
@@ -44,7 +50,10 @@ class Setting:
 
 @frozen
 class Settings:
-    """The core's settings, resolved. config is the operator's config.toml, whole."""
+    """The core's settings, resolved. config is the operator's config.toml, whole.
+
+    signer, log_signer: where the receipt key and the log key are, `file` or `ssh-agent:SHA256:...`.
+    """
 
     home: Path
     ledger: Path
@@ -52,6 +61,8 @@ class Settings:
     backend: str | None
     digests: Literal["salted", "plain"]
     ledger_timeout_ms: int
+    signer: str
+    log_signer: str
     origins: tuple[Setting, ...]
     config: JsonObject = attrs.field(repr=False, eq=False)
 
@@ -68,6 +79,8 @@ def load_settings(home: Path, environ: Mapping[str, str], options: Mapping[str, 
             ("ledger", str(home / "ledger.sqlite")),
             ("policy", str(home / "policy.toml")),
             ("backend", None),
+            ("signer", KEY_FILE),
+            ("logSigner", KEY_FILE),
         )
     }
     digests = config.get("digests", "salted")
@@ -79,10 +92,14 @@ def load_settings(home: Path, environ: Mapping[str, str], options: Mapping[str, 
         backend=resolved["backend"].value,
         digests=digests,
         ledger_timeout_ms=timeout,
+        signer=_signer(resolved["signer"]),
+        log_signer=_signer(resolved["logSigner"]),
         origins=(
-            *resolved.values(),
+            *(resolved[name] for name in ("ledger", "policy", "backend")),
             Setting("digests", digests, "config" if "digests" in config else "default"),
             Setting("ledgerTimeoutMs", str(timeout), "config" if "ledgerTimeoutMs" in config else "default"),
+            resolved["signer"],
+            resolved["logSigner"],
         ),
         config=config,
     )
@@ -98,6 +115,30 @@ def _pick(
     if name in config:
         return Setting(name, config[name], "config")
     return Setting(name, default, "default")
+
+
+def _signer(setting: Setting) -> str:
+    value = setting.value or ""
+    if not is_signer(value):
+        raise GovrunError(
+            ExitCode.REQUEST_INVALID,
+            f"settings.{setting.name}",
+            f"{setting.name} ({setting.source}) does not say where a key is",
+            found=ascii(value[:100]),
+            expected=f"{KEY_FILE}, or {AGENT_PREFIX}SHA256:... as `ssh-add -l` prints it",
+        )
+    return value
+
+
+def is_signer(text: str) -> bool:
+    """Whether text says where a key is."""
+    if text == KEY_FILE:
+        return True
+    if not text.startswith(AGENT_PREFIX):
+        return False
+    from govrun.signing.ssh_wire import is_fingerprint
+
+    return is_fingerprint(text.removeprefix(AGENT_PREFIX))
 
 
 def _path(setting: Setting) -> Path:

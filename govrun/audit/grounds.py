@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from govrun.audit.question import Question, Requirement
 from govrun.audit.report import Assurance, Finding, Integrity, Tally
 from govrun.audit.trust import Keys, TrustedKeys
+from govrun.canonical import JsonObject
 from govrun.errors import ExitCode
 from govrun.frozen import frozen
 from govrun.signing.keys import Verifier
@@ -82,8 +83,10 @@ def reword(tally: Tally, trusted: TrustedKeys) -> None:
         tally.reword("genesis", "ledger begins with its one genesis")
 
 
-def assurance_lines(basis: Basis, trusted: TrustedKeys, keys: Keys, question: Question) -> Iterator[str]:
-    """What the assurance rests on, for people."""
+def assurance_lines(
+    basis: Basis, trusted: TrustedKeys, keys: Keys, question: Question, told: Iterable[str]
+) -> Iterator[str]:
+    """What the assurance rests on, for people; told: what the ledger, if it is not broken, says of its own keys."""
     if trusted.is_empty:
         yield "no trusted key was given, and anybody can make up a ledger with keys of its own"
     elif basis.assurance == "unauthenticated":
@@ -96,6 +99,7 @@ def assurance_lines(basis: Basis, trusted: TrustedKeys, keys: Keys, question: Qu
             yield "log key: the one that the genesis names, which the trusted receipt key signed"
         if basis.pinned is not None:
             yield f"begins with the {basis.pinned} entries of the pinned checkpoint"
+        yield from told
         if basis.checked_from:
             yield f"bookmark: vouches for the first {basis.checked_from} entries, which were not read again"
         if basis.is_guarded:
@@ -104,9 +108,19 @@ def assurance_lines(basis: Basis, trusted: TrustedKeys, keys: Keys, question: Qu
                 " ledger here can write the guard too"
             )
     if question.writers_hold_log_key:
+        yield f"writers-hold-log-key: {question.keys_lie} can rewrite whatever is not pinned elsewhere"
+
+
+def continued(genesis: JsonObject | None) -> Iterator[str]:
+    """What a genesis says of the ledger before it."""
+    before = None if genesis is None else genesis["continues"]
+    if before is not None:
+        lost = "none" if before["loss"] == "none" else f"{before['lostEntries']}"
+        if before["loss"] == "unknown":
+            lost = "how many is not known"
         yield (
-            "writers-hold-log-key: all keys lie in one .govrun, so who holds it can rewrite"
-            " whatever is not pinned elsewhere"
+            f"continues {before['origin']} after its {before['size']} entries, root {before['rootHash'][:16]}...;"
+            f" lost behind them, as its genesis claims: {lost}"
         )
 
 

@@ -39,7 +39,7 @@ class Question:
     deadlines with, None to compare none. is_running: whether the lease of an invocation id is held, None when that
     cannot be known. workers: processes to use, where alone_below entries or more are to be read; batch: entries that
     one of them takes at a time. progress: called with entries read and entries to read. writers_hold_log_key: the
-    caller knows that all keys lie in one place.
+    caller knows that whoever writes can sign checkpoints too; keys_lie: how, in words that `can rewrite` follows.
     """
 
     pinned: bytes | None = None
@@ -55,3 +55,4 @@ class Question:
     batch: int = BATCH
     progress: Callable[[int, int], None] | None = None
     writers_hold_log_key: bool = False
+    keys_lie: str = "all keys lie in one .govrun, so who holds it"

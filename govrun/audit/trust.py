@@ -7,6 +7,7 @@ the keys that it names itself, which shows that it fits together and nothing abo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from govrun.audit.bookmark import Ring
@@ -102,6 +103,7 @@ class Revocation:
     number: int
     index: int
     suspect_from: int | None
+    reason: str = ""
 
 
 _BEFORE = -1
@@ -124,6 +126,7 @@ class KeyRing:
             # What they signed lies below the bookmark's checkpoint, where nothing is suspect.
             self.revocations = [Revocation(number, _BEFORE, None) for number in since.revoked]
             self._roots = list(since.roots)
+        self._added: list[tuple[int, Verifier]] = []
 
     def apply(self, index: int, leaf: bytes) -> Finding | None:
         """Take over a key change, or say why it does not count; its own form and place are judged elsewhere.
@@ -133,7 +136,7 @@ class KeyRing:
         statement = parse_statement(parse_envelope(leaf).payload)
         try:
             if statement.kind == "keyAdded":
-                self._add(statement, leaf)
+                self._add(statement, leaf, index)
             else:
                 verify_envelope(leaf, self._roots, 1)
                 self._revoke(statement, index)
@@ -141,7 +144,7 @@ class KeyRing:
             return finding_of(error, "keyChanges", index, rule=f"key.{error.rule}")
         return None
 
-    def _add(self, statement: Statement, leaf: bytes) -> None:
+    def _add(self, statement: Statement, leaf: bytes, index: int) -> None:
         predicate = statement.predicate
         role = predicate["role"]
         name = f"{statement.position.origin}/{role}"[:255]
@@ -159,6 +162,7 @@ class KeyRing:
             self._roots.append(new)
         elif self.number_of(new.public) is None:
             self.receipts = (*self.receipts, new)
+            self._added.append((index, new))
 
     def _revoke(self, statement: Statement, index: int) -> None:
         predicate = statement.predicate
@@ -166,7 +170,21 @@ class KeyRing:
         if predicate["role"] == "root":
             self._roots = [root for root in self._roots if root.public != public]
         elif (number := self.number_of(public)) is not None:
-            self.revocations.append(Revocation(number, index, predicate["suspectFromIndex"]))
+            self.revocations.append(Revocation(number, index, predicate["suspectFromIndex"], str(predicate["reason"])))
+
+    def lines(self) -> Iterator[str]:
+        """What the root key changed, for people: receipt keys that it added to the trusted ones, and revoked ones."""
+        for index, added in self._added:
+            yield f"receipt key {_spelled(added)} counts because the root key added it in entry {index}"
+        for revocation in self.revocations:
+            if revocation.index == _BEFORE:
+                yield f"receipt key {_spelled(self.receipts[revocation.number])} was revoked before"
+                continue
+            suspect = "" if revocation.suspect_from is None else f"; suspect from entry {revocation.suspect_from} on"
+            yield (
+                f"receipt key {_spelled(self.receipts[revocation.number])} was revoked in entry {revocation.index}"
+                f" ({revocation.reason}){suspect}"
+            )
 
     def state(self, keys: Keys) -> Ring:
         """What a bookmark keeps of it; keys: those it began with."""
@@ -189,3 +207,7 @@ class KeyRing:
         except GovrunError:
             return None
         return self.number_of(verified.verifiers[0].public)
+
+
+def _spelled(verifier: Verifier) -> str:
+    return f"{verifier.name}+{verifier.key_id.hex()}"

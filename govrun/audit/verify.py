@@ -301,7 +301,15 @@ class _Audit:
             root=self.root,
             integrity=integrity,
             assurance=assurance,
-            assurance_lines=tuple(grounds.assurance_lines(basis, self.trusted, self.keys, self.question)),
+            assurance_lines=tuple(
+                grounds.assurance_lines(
+                    basis,
+                    self.trusted,
+                    self.keys,
+                    self.question,
+                    (*self.ring.lines(), *grounds.continued(self.start.genesis)),
+                )
+            ),
             pinned_size=basis.pinned,
             checks=checks,
             counts=counts,

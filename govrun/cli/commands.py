@@ -17,7 +17,7 @@ COMMANDS: Final = {
     "verify": ("govrun.cli.verify", "Verify a ledger: chain, tree, checkpoint, signatures, open intents."),
     "audit": ("govrun.cli.audit", "Verify a ledger, then judge every receipt by a policy."),
     "ledger": ("govrun.cli.ledger", "Read, prove and publish a ledger."),
-    "keys": ("govrun.cli.keys", "Show the keys of a .govrun."),
+    "keys": ("govrun.cli.keys", "Show and change the keys of a ledger."),
     "config": ("govrun.cli.config", "Show every setting and where it came from."),
 }
 

@@ -29,6 +29,18 @@ def home_options(command: Command) -> Command:
     return command
 
 
+def signer_options(command: Command) -> Command:
+    """--signer and --log-signer: where the keys that sign are."""
+    for option in (
+        click.option("--log-signer", metavar="WHERE", help="The same for the log key."),
+        click.option(
+            "--signer", metavar="WHERE", help="Where the receipt key is: file, or ssh-agent:SHA256:... (default: file)."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def request_options(command: Command) -> Command:
     """What a request is made of."""
     for option in (
@@ -58,10 +70,34 @@ def find_settings(options: Mapping[str, Any], world: World | None = None) -> tup
     home = find_home(world, cwd, options.get("home"))
     given = {
         name: str(cwd / options[name]) if name in ("ledger", "policy") else options[name]
-        for name in ("ledger", "policy", "backend")
+        for name in ("ledger", "policy", "backend", "signer")
         if options.get(name) is not None
     }
+    if options.get("log_signer") is not None:
+        given["logSigner"] = options["log_signer"]
     return world, load_settings(home, world.environ, given)
+
+
+def ask_passphrase(words: str) -> bytes | None:
+    """Ask the person at the terminal, unseen; None where there is none."""
+    try:
+        with open("/dev/tty", "rb+", buffering=0):
+            pass
+    except OSError:
+        return None
+    from getpass import getpass
+
+    return getpass(words).encode("utf-8", "surrogateescape")
+
+
+def ask_new_passphrase(words: str) -> bytes | None:
+    """Ask twice for a passphrase that is to be; GovrunError (ledger-unavailable) when the two differ."""
+    first = ask_passphrase(words)
+    if first is not None and ask_passphrase("The same again: ") != first:
+        raise GovrunError(
+            ExitCode.LEDGER_UNAVAILABLE, "passphrase.twice", "the two passphrases differ", expected="the same one twice"
+        )
+    return first
 
 
 def build_request(options: Mapping[str, Any], settings: Settings, argv: tuple[str, ...] = ()) -> Request:

@@ -26,7 +26,7 @@ from govrun.ledger.checkpoint import parse_checkpoint, verify_checkpoint
 from govrun.ledger.guard import heads_directory, notes_of
 from govrun.ledger.read import Reader, open_ledger
 from govrun.policy import Policy
-from govrun.settings import read_small
+from govrun.settings import KEY_FILE, load_settings, read_small
 from govrun.signing.keys import Verifier, parse_vkey
 from govrun.signing.note import parse_note
 from govrun.world import World, parse_instant, real_world
@@ -229,9 +229,42 @@ def _question(
         is_running=_running(near) if near is not None and (near / "leases").is_dir() else None,
         workers=options["workers"] or len(os.sched_getaffinity(0)),
         progress=progress("verifying"),
-        writers_hold_log_key=near is not None
-        and all((near / "keys" / f"{role}.key").exists() for role in ("log", "receipt")),
+        writers_hold_log_key=(lie := None if near is None else _keys_lie(near, world)) is not None,
+        keys_lie=lie or "",
     )
+
+
+def _keys_lie(home: Path, world: World) -> str | None:
+    """How who writes from this home can sign checkpoints too, in words; None where no key of it is to be seen."""
+    places = {role: _key_lies(home, role, world) for role in ("log", "receipt")}
+    if None in places.values():
+        return None
+    if set(places.values()) == {"file"}:
+        return "all keys lie in one .govrun, so who holds it"
+    words = {
+        "file": "in a file of this .govrun",
+        "encrypted": "in an encrypted file of this .govrun",
+        "agent": "in an ssh-agent that writers ask",
+    }
+    log, receipt = (words[str(places[role])] for role in ("log", "receipt"))
+    where = f"both keys are {log}" if log == receipt else f"the log key is {log} and the receipt key {receipt}"
+    return f"{where}, so who can use both"
+
+
+def _key_lies(home: Path, role: str, world: World) -> str | None:
+    """Whether a home's key is in a plain file, an encrypted one, or an agent; None when it is not to be seen."""
+    with contextlib.suppress(GovrunError):  # a config that only its owner may use is no reason not to verify
+        settings = load_settings(Path(os.path.abspath(home)), world.environ, {})
+        if (settings.signer if role == "receipt" else settings.log_signer) != KEY_FILE:
+            return "agent"
+    path = home / "keys" / f"{role}.key"
+    if not path.exists():
+        return None
+    try:
+        # Who may not read the key may still verify: it is there, and says nothing more.
+        return "encrypted" if path.read_bytes()[:40].startswith(b"-----BEGIN OPENSSH") else "file"
+    except OSError:
+        return "file"
 
 
 def pin_of(file: str | None, trust: Trust | None) -> bytes | None:

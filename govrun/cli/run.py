@@ -12,12 +12,14 @@ from typing import Any
 import click
 
 from govrun.cli.common import (
+    ask_passphrase,
     build_request,
     current_directory,
     find_settings,
     home_options,
     read_request_file,
     request_options,
+    signer_options,
 )
 from govrun.cli.output import StderrPass, error_json, hashing, note, show_bytes, show_error, show_json
 from govrun.errors import ExitCode, GovrunError
@@ -33,6 +35,7 @@ from govrun.world import World
 @click.option("--request", "request_file", metavar="FILE", help="The whole request as JSON, from a file or -.")
 @click.option("--request-id", metavar="ID", help="Run at most once under this id; a repeat returns the record.")
 @home_options
+@signer_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of the text.")
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
@@ -73,7 +76,7 @@ def command(
 
 def _demand_alone(context: click.Context) -> None:
     """Refuse what `--request` would silently ignore."""
-    beside = {"request_file", "as_json", "home", "ledger", "policy"}
+    beside = {"request_file", "as_json", "home", "ledger", "policy", "signer", "log_signer"}
     for parameter in context.command.params:
         given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
         if given and parameter.name not in beside and context.params[parameter.name or ""]:
@@ -88,7 +91,7 @@ def perform(world: World, settings: Settings, wanted: Request | None, unread: Go
 
     passing = StderrPass()
     try:
-        with open_ground(world, settings, passing, noted_signals, hashing()) as ground:
+        with open_ground(world, settings, passing, noted_signals, hashing(), ask_passphrase) as ground:
             if wanted is None:
                 deny(ground, None, unread or GovrunError(ExitCode.REQUEST_INVALID, "request.none", "no request"))
             return run(ground, wanted)

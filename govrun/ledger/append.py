@@ -379,12 +379,14 @@ class Writer:
         try:
             return sign_verified(Checkpoint(self.store.origin, frontier.size, frontier.root()), self._log_signer)
         except Exception as error:
+            # What the signer itself says is more than what can be said here.
+            told = error if isinstance(error, GovrunError) and error.code is ExitCode.SIGNING_FAILED else None
             raise GovrunError(
                 ExitCode.CHECKPOINT_FAILED,
-                "checkpoint.signing",
+                "checkpoint.signing" if told is None else told.rule,
                 "the checkpoint could not be signed",
                 found=error.what if isinstance(error, GovrunError) else type(error).__name__,
-                fix="look at the log key or its signer",
+                fix=(told and told.fix) or "look at the log key or its signer",
                 effect="nothing was appended",
             ) from error
 
@@ -461,7 +463,7 @@ def _signed(payload: bytes, signers: Sequence[Signer]) -> bytes:
     try:
         return signed_leaf(payload, signers)
     except Exception as error:
-        if isinstance(error, GovrunError) and error.code is ExitCode.RECEIPT_INVALID:
+        if isinstance(error, GovrunError) and error.code in (ExitCode.RECEIPT_INVALID, ExitCode.SIGNING_FAILED):
             raise
         raise GovrunError(
             ExitCode.SIGNING_FAILED,

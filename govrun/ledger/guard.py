@@ -25,6 +25,9 @@ WAIT_MS: Final = 2_000
 # Twice what a checkpoint under the longest origin takes, and one block of most file systems.
 SLOT_BYTES: Final = 4096
 
+# In the place of a head: the log has ended, and behind this stands the origin that continues it.
+_ENDED: Final = b"ended, continued by "
+
 
 def heads_directory(environ: Mapping[str, str]) -> Path:
     """Where heads are kept: `govrun/heads` in XDG_STATE_HOME, which counts only if absolute, else in ~/.local/state.
@@ -53,7 +56,7 @@ def notes_of(directory: Path, origin: str) -> tuple[bytes, ...]:
     GovrunError (ledger-unavailable): they cannot be read.
     """
     data = _read(_path(directory, origin))
-    return tuple(note for note in _slots(data) if note)
+    return tuple(note for note in _slots(data) if note and not note.startswith(_ENDED))
 
 
 class Guard:
@@ -107,18 +110,34 @@ class Guard:
             descriptor = self._open()
             try:
                 if not lock.lock_within(descriptor, self._world, WAIT_MS):
-                    raise GovrunError(
-                        ExitCode.LEDGER_UNAVAILABLE,
-                        "guard.locked",
-                        "another process keeps the remembered head locked",
-                        found=f"locked for {WAIT_MS} ms",
-                        expected="a lock that is released within the deadline",
-                    )
+                    raise self._locked()
                 self._merge_locked(descriptor, head.note, head.checkpoint)
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise _unusable(self.path, "the ledger's head cannot be remembered", error) from error
+
+    def end(self, last: VerifiedCheckpoint, successor: str) -> None:
+        """Let no writer of this log append any more, because another origin continues it; durable when this returns.
+
+        last: the last checkpoint that survived, which is remembered in the place of any later one: what stood behind it
+        is known to be lost. GovrunError (ledger-unavailable, ledger-rolled-back) if it cannot be written, or the log
+        has ended before.
+        """
+        try:
+            descriptor = self._open()
+            try:
+                if not lock.lock_within(descriptor, self._world, WAIT_MS):
+                    raise self._locked()
+                self._greatest(os.pread(descriptor, 2 * SLOT_BYTES, 0))
+                data = last.note.ljust(SLOT_BYTES, b"\0") + (_ENDED + successor.encode()).ljust(SLOT_BYTES, b"\0")
+                if os.pwrite(descriptor, data, 0) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise _unusable(self.path, "the end of the ledger cannot be remembered", error) from error
 
     def _open(self) -> int:
         try:
@@ -149,6 +168,9 @@ class Guard:
 
     def _greatest_of(self, data: bytes) -> tuple[int, Checkpoint | None]:
         notes = _slots(data)
+        for note in notes:
+            if note.startswith(_ENDED):
+                raise self._ended(note.removeprefix(_ENDED).decode("ascii", "backslashreplace"))
         heads = [self._verified(note) for note in notes]
         self._known = {note: head for note, head in zip(notes, heads, strict=True) if head is not None}
         if not any(notes):
@@ -177,6 +199,25 @@ class Guard:
         except GovrunError:
             return None
 
+    def _ended(self, successor: str) -> GovrunError:
+        return GovrunError(
+            ExitCode.LEDGER_ROLLED_BACK,
+            "ledger.continued",
+            "this ledger has ended, and another one continues it",
+            found=self._verifier.name,
+            expected=successor,
+            fix=f"use the home of {successor}; this ledger can be read and verified as it is",
+        )
+
+    def _locked(self) -> GovrunError:
+        return GovrunError(
+            ExitCode.LEDGER_UNAVAILABLE,
+            "guard.locked",
+            "another process keeps the remembered head locked",
+            found=f"locked for {WAIT_MS} ms",
+            expected="a lock that is released within the deadline",
+        )
+
     def _rolled_back(self, found: str, expected: str) -> GovrunError:
         return GovrunError(
             ExitCode.LEDGER_ROLLED_BACK,
@@ -184,7 +225,10 @@ class Guard:
             "the ledger is not an extension of the one seen before",
             found=found,
             expected=expected,
-            fix="put the newest ledger back; a restored backup is closed and continued under a new origin",
+            fix=(
+                "put the newest ledger back; if it is gone, keep this one as it is, put its .govrun aside, and begin a"
+                " new ledger that continues it: `govrun init --continues CHECKPOINT`"
+            ),
         )
 
 

@@ -271,11 +271,16 @@ _NEW_KEY: Final = "restore the key file from its backup, or make a new key"
 
 
 def load_signer(path: Path) -> Ed25519Signer:
-    """Read a private key file that only its owner can read.
+    """Read a private key file in note form that only its owner can read; refused as `read_key_file`, `parse_skey`."""
+    return parse_skey(read_key_file(path))
+
+
+def read_key_file(path: Path) -> str:
+    """The text of a private key file that only its owner can read.
 
     Refused (ledger-unavailable: before a launch, a key that cannot sign means nothing may run), each under its own
     rule: missing, a symbolic link, unreadable, not a regular file, another owner, any permission for group or others,
-    more than 4 KiB, empty, and whatever `parse_skey` refuses.
+    more than 4 KiB, empty, no text.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -293,12 +298,11 @@ def load_signer(path: Path) -> Ed25519Signer:
             "key.empty", f"the key file {path.name} is empty", "0 bytes", f"one line {_PRIVATE}...", _NEW_KEY
         )
     try:
-        text = data.decode()
+        return data.decode()
     except UnicodeDecodeError:
         raise _refused(
             "key.form", f"the key file {path.name} is not text", None, f"one line {_PRIVATE}...", _NEW_KEY
         ) from None
-    return parse_skey(text)
 
 
 def _cannot_open(path: Path, error: OSError) -> GovrunError:
@@ -353,6 +357,11 @@ def _check_key_file(path: Path, status: os.stat_result) -> None:
 
 
 def write_signer(path: Path, signer: Ed25519Signer) -> None:
+    """Write a new private key file in note form, as `write_key_file` does."""
+    write_key_file(path, format_skey(signer).encode())
+
+
+def write_key_file(path: Path, data: bytes) -> None:
     """Write a new private key file, mode 0600, durable when this returns.
 
     An existing file is never replaced (`key.exists`); a file that cannot be written whole is taken away again
@@ -371,7 +380,6 @@ def write_signer(path: Path, signer: Ed25519Signer) -> None:
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             # An odd umask may have taken the owner's own permissions away.
             os.fchmod(descriptor, 0o600)
-            data = format_skey(signer).encode()
             if file.write(data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(descriptor)
@@ -379,6 +387,20 @@ def write_signer(path: Path, signer: Ed25519Signer) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(path)
+        raise _cannot_write(path, error) from error
+
+
+def replace_key_file(staged: Path, path: Path, aside: Path | None = None) -> None:
+    """Put a staged key file in the place of another one, durable when this returns; aside keeps the other's bytes.
+
+    At every instant path names the one or the other, whole. GovrunError (ledger-unavailable, `key.write`).
+    """
+    try:
+        if aside is not None and path.exists() and not aside.exists():
+            os.link(path, aside, follow_symlinks=False)
+        os.rename(staged, path)
+        _sync_directory(path.parent)
+    except OSError as error:
         raise _cannot_write(path, error) from error
 
 

@@ -29,6 +29,12 @@ COMMANDS = [
     ("ledger", "export"),
     ("keys",),
     ("keys", "list"),
+    ("keys", "rotate"),
+    ("keys", "add"),
+    ("keys", "revoke"),
+    ("keys", "encrypt"),
+    ("keys", "decrypt"),
+    ("keys", "export"),
     ("config",),
     ("config", "show"),
 ]

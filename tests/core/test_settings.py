@@ -59,7 +59,15 @@ def test_without_anything_the_defaults_lie_in_the_home(home: Path) -> None:
     assert (loaded.home, loaded.ledger, loaded.policy) == (home, home / "ledger.sqlite", home / "policy.toml")
     assert (loaded.backend, loaded.digests, loaded.ledger_timeout_ms) == (None, "salted", 10_000)
     assert {s.source for s in loaded.origins} == {"default"}
-    assert [s.name for s in loaded.origins] == ["ledger", "policy", "backend", "digests", "ledgerTimeoutMs"]
+    assert [s.name for s in loaded.origins] == [
+        "ledger",
+        "policy",
+        "backend",
+        "digests",
+        "ledgerTimeoutMs",
+        "signer",
+        "logSigner",
+    ]
 
 
 @pytest.mark.parametrize("name", ["ledger", "policy", "backend"])
@@ -88,7 +96,7 @@ def test_digests_and_the_time_to_wait_come_from_the_config_alone(home: Path) -> 
     config(home, 'digests = "plain"\nledgerTimeoutMs = 5\n')
     loaded = load_settings(home, {"GOVRUN_DIGESTS": "salted"}, {"digests": "salted"})
     assert (loaded.digests, loaded.ledger_timeout_ms) == ("plain", 5)
-    assert loaded.origins[3:] == (Setting("digests", "plain", "config"), Setting("ledgerTimeoutMs", "5", "config"))
+    assert loaded.origins[3:5] == (Setting("digests", "plain", "config"), Setting("ledgerTimeoutMs", "5", "config"))
 
 
 VAGUE = ["", ".", "ledger.sqlite", "./x", "../x", "~/x", "~", "/a/../b", "/a\0b", "postgresql://h/db", "file:///x"]
