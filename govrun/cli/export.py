@@ -29,7 +29,7 @@ def export(file: str, source: Source, as_json: bool, **trust: Any) -> None:
 
     with reading(source) as reader:
         verifier = head_key(log_keys(trust, reader.origin, source.own_home), reader)
-        policies = policy_by_digest(source.location)
+        policies = policy_by_digest(source.location, source.own_home)
         done = write(reader, Path(file), verifier, policies, real_world(), progress("exporting"))
     if as_json:
         show_json(

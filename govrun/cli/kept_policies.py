@@ -12,28 +12,29 @@ from govrun.policy import Policy, parse_policy
 from govrun.settings import read_small
 
 
-def kept_policies(location: str) -> Iterator[Policy]:
-    """Every policy that is kept with the ledger at a location."""
+def kept_policies(location: str, home: Path | None) -> Iterator[Policy]:
+    """Every policy that is kept with the ledger at a location, and in the home whose ledger it is."""
     if kind_of(location) == "export":
         for digest, data in _in_export(location).items():
             yield parse_policy(data, f"{digest}.toml")
         return
-    place = beside(location)
-    if place is None:
-        return
-    for path in sorted((place / "policies").glob("*.toml")):
+    found = {path.name: path for place in (beside(location), home) if place for path in place.glob("policies/*.toml")}
+    for _, path in sorted(found.items()):
         if (kept := _kept(path)) is not None:
             yield parse_policy(kept, path.name)
 
 
-def policy_by_digest(location: str) -> Callable[[str], bytes | None]:
+def policy_by_digest(location: str, home: Path | None) -> Callable[[str], bytes | None]:
     """What gives the bytes of the policy of a digest (sha256 in hex), None for one that is not kept there."""
     if kind_of(location) == "export":
         return _in_export(location).get
-    place = beside(location)
-    if place is None:
-        return lambda _: None
-    return lambda digest: _kept(place / "policies" / f"{digest}.toml")
+    places = [place / "policies" for place in (beside(location), home) if place is not None]
+
+    def look(digest: str) -> bytes | None:
+        found = (_kept(place / f"{digest}.toml") for place in places)
+        return next((data for data in found if data is not None), None)
+
+    return look
 
 
 def _kept(path: Path) -> bytes | None:

@@ -11,6 +11,7 @@ from govrun.cli.consistency import consistency
 from govrun.cli.disclose import disclose
 from govrun.cli.erase import erase
 from govrun.cli.export import export
+from govrun.cli.migrate import migrate
 from govrun.cli.one_ledger import Source, leaf_at, ledger_options, newest_checkpoint, reading
 from govrun.cli.output import show_json, table
 from govrun.cli.prove import prove
@@ -26,7 +27,7 @@ def command() -> None:
     """Read, prove and publish a ledger. What is shown is read, not verified: that is `govrun verify`."""
 
 
-for one in (prove, consistency, disclose, erase, publish, export):
+for one in (prove, consistency, disclose, erase, publish, export, migrate):
     command.add_command(one)
 
 

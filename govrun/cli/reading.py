@@ -98,7 +98,7 @@ def open_reading(options: Mapping[str, Any]) -> Iterator[Reading]:
             trusted=trusted,
             question=_question(options, location, world, trust, remembered),
             policy=None if home is None else home / "policy.toml",
-            policies=tuple(kept_policies(location)),
+            policies=tuple(kept_policies(location, home)),
         )
     finally:
         reader.close()

@@ -27,6 +27,7 @@ COMMANDS = [
     ("ledger", "erase"),
     ("ledger", "publish"),
     ("ledger", "export"),
+    ("ledger", "migrate"),
     ("keys",),
     ("keys", "list"),
     ("keys", "rotate"),
