@@ -70,6 +70,7 @@ _TO_KEYID: Final = b'","payloadType":"%b","signatures":[{"keyid":"' % TYPE_BYTES
 _TO_SIG: Final = b'","sig":"'
 _END: Final = b'"}]}'
 _KEYID_BYTES: Final = 64
+_HEX: Final = b"0123456789abcdef"
 _SIG_AT: Final = len(_END) + len(b64.encode(bytes(SIGNATURE_BYTES)))
 _KEYID_AT: Final = _SIG_AT + len(_TO_SIG) + _KEYID_BYTES
 _PAYLOAD_END: Final = _KEYID_AT + len(_TO_KEYID)
@@ -78,22 +79,43 @@ _PAYLOAD_END: Final = _KEYID_AT + len(_TO_KEYID)
 def read_usual(data: bytes) -> tuple[bytes, str, bytes] | None:
     """Payload, keyid and sig of an envelope with one signature, or None for all that `parse_envelope` must look at.
 
-    The same comparison as there, without the values on the way; an audit reads its leaves here, in half the time.
+    The same bytes as there are accepted, without writing them again; an audit reads its leaves here.
     """
-    try:
-        payload = binascii.a2b_base64(data[len(_HEAD) : -_PAYLOAD_END])
-        sig = binascii.a2b_base64(data[-_SIG_AT : -len(_END)])
-        keyid = data[-_KEYID_AT : _KEYID_BYTES - _KEYID_AT].decode("ascii")
-    except ValueError:
-        return None
+    payload = _decoded(data[len(_HEAD) : -_PAYLOAD_END])
+    sig = _decoded(data[-_SIG_AT : -len(_END)])
+    keyid = data[-_KEYID_AT : _KEYID_BYTES - _KEYID_AT]
     if (
-        len(payload) > MAX_PAYLOAD_BYTES
+        payload is None
+        or sig is None
+        or len(data) < len(_HEAD) + _PAYLOAD_END
+        or len(payload) > MAX_PAYLOAD_BYTES
         or len(sig) != SIGNATURE_BYTES
-        or not _KEYID.fullmatch(keyid)
-        or _usual(payload, keyid, sig) != data
+        or not data.startswith(_HEAD)
+        or data[-_PAYLOAD_END:-_KEYID_AT] != _TO_KEYID
+        or keyid.translate(None, _HEX)
+        or data[_KEYID_BYTES - _KEYID_AT : -_SIG_AT] != _TO_SIG
+        or not data.endswith(_END)
     ):
         return None
-    return payload, keyid, sig
+    return payload, keyid.decode("ascii"), sig
+
+
+def _decoded(text: bytes) -> bytes | None:
+    """What the one base64 spelling stands for, None if text is not that spelling.
+
+    The decoder skips what is not of the alphabet, so it gives as many bytes as so many characters can only when each
+    of them was one. Then nothing but the bits that the last characters have too many can differ: those are compared.
+    """
+    try:
+        data = binascii.a2b_base64(text)
+    except ValueError:
+        return None
+    padding = 2 if text.endswith(b"==") else text.endswith(b"=")
+    if len(text) % 4 or len(data) != len(text) // 4 * 3 - padding:
+        return None
+    if padding and binascii.b2a_base64(data[padding - 3 :], newline=False) != text[-4:]:
+        return None
+    return data
 
 
 def parse_envelope(data: bytes) -> Envelope:
