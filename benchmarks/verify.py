@@ -1,8 +1,9 @@
-"""What a full verification costs: time per core against bare Ed25519, its growth, and its memory."""
+"""What a verification costs: per core against bare Ed25519, on two cores, resumed from a bookmark, and its memory."""
 
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -10,21 +11,27 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from benchmarks.measure import Rounds, Row, seconds, start
-from benchmarks.place import Place
+from benchmarks.measure import Rounds, Row, below, seconds, start
+from benchmarks.place import Pattern, Place
+from govrun.audit.bookmark import CLAIM_BYTES, merge_claims
 from govrun.audit.trust import TrustedKeys
 from govrun.audit.verify import Question, verify_ledger
+from govrun.cli.bookmark_file import read_bookmark, write_bookmark
+from govrun.frozen import evolve
 from govrun.ledger.read import open_ledger
 from govrun.signing.dsse import pae, parse_envelope
 from govrun.signing.note import parse_note
 
 LEAST_SHARE = 0.6
+LEAST_GAIN = 1.8
+MOST_RESUMED = 1.5
+NEW = 100
 MOST_BYTES = 150_000_000
 _LOOK_S = 0.02
 
 
 def rows(directory: Path, quick: bool) -> Iterator[Row]:
-    """Every signature, leaf, link, schema and hash of ledgers that grow, on one core; then memory on every core."""
+    """Every signature, leaf, link, schema and hash of ledgers that grow; memory on every core; only what is new."""
     directory.joinpath("groups").mkdir()
     groups = Place(directory / "groups")
     groups.grow(groups.pattern(), 10_000)
@@ -34,7 +41,9 @@ def rows(directory: Path, quick: bool) -> Iterator[Row]:
         place.grow_run_by_run(pattern, size)
         yield _speed(place, 7 if size < 100_000 else 1, "run by run")
     yield _speed(groups, 7, "in groups of 1,000")
+    yield _gain(groups, 3 if quick else 9)
     yield _memory(place, size)
+    yield _resumed(place, pattern, size, directory)
 
 
 class _InTurns:
@@ -117,6 +126,84 @@ def _speed(place: Place, times: int, how: str) -> Row:
         f"at least {LEAST_SHARE:g}",
         share >= LEAST_SHARE,
     )
+
+
+def _gain(place: Place, times: int) -> Row:
+    """Wall time of one process against two, which want a core each for themselves."""
+    ledger, trusted = str(place.home / "ledger.sqlite"), place.trusted
+
+    def verify(workers: int) -> float:
+        def work() -> None:
+            reader = open_ledger(ledger)
+            try:
+                report = verify_ledger(reader, trusted, Question(workers=workers))
+            finally:
+                reader.close()
+            assert report.integrity == "intact", report.checks
+
+        return seconds(work, "wall")
+
+    gc.disable()
+    rounds = Rounds(times, lambda: verify(1), lambda: verify(2))
+    gc.enable()
+    gain = rounds.ratio(0, 1)
+    return Row(
+        "full verify of 10,001 entries on 2 cores, wall time",
+        f"{rounds.median(1):.2f} s",
+        f"{rounds.median(0):.2f} s, on 1",
+        gain,
+        f"at least {LEAST_GAIN:g}",
+        gain >= LEAST_GAIN,
+    )
+
+
+def _resumed(large: Place, pattern: Pattern, size: int, directory: Path) -> Row:
+    """What is new since a bookmark, on a large ledger and on a small one."""
+    directory.joinpath("small").mkdir()
+    small = Place(directory / "small")
+    grown = small.pattern()
+    small.grow_run_by_run(grown, NEW)
+    sides = []
+    for place, its in ((large, pattern), (small, grown)):
+        _keep(place)
+        reader = open_ledger(place.home / "ledger.sqlite")
+        place.grow_run_by_run(its, reader.size + NEW)
+        reader.close()
+        sides.append(lambda place=place: seconds(lambda: _resume(place), "cpu") * 1e3)
+    gc.disable()
+    rounds = Rounds(15, *sides)
+    gc.enable()
+    what = f"resume a verify from a bookmark, {NEW} new entries on {size:,}, CPU"
+    return below(what, rounds, 0, 1, "ms", f"{NEW} new on {NEW}", MOST_RESUMED)
+
+
+def _keep(place: Place) -> None:
+    """A bookmark of a full verification, in which every invocation has claimed a request id, as far as it shows."""
+    reader = open_ledger(place.home / "ledger.sqlite")
+    try:
+        workers = len(os.sched_getaffinity(0))
+        report = verify_ledger(reader, place.trusted, Question(keep=True, workers=workers))
+    finally:
+        reader.close()
+    assert report.bookmark is not None, report.checks
+    intents = dict(report.counts.kinds)["intent"]
+    claims = merge_claims(b"", {hashlib.sha256(b"%d" % n).digest()[:CLAIM_BYTES] for n in range(intents)})
+    bookmark = evolve(report.bookmark, past=evolve(report.bookmark.past, claims=claims))
+    write_bookmark(str(place.directory / "kept"), bookmark)
+
+
+def _resume(place: Place) -> None:
+    """Read the bookmark, verify what is new, and write the next bookmark, to another file."""
+    bookmark = read_bookmark(str(place.directory / "kept"))
+    reader = open_ledger(place.home / "ledger.sqlite")
+    try:
+        report = verify_ledger(reader, place.trusted, Question(bookmark=bookmark, keep=True))
+    finally:
+        reader.close()
+    assert bookmark is not None
+    assert report.bookmark is not None, report.checks
+    assert (report.checked_from, report.size - bookmark.size) == (bookmark.size, NEW), report.unused
+    write_bookmark(str(place.directory / "next"), report.bookmark)
 
 
 def _memory(place: Place, size: int) -> Row:

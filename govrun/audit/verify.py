@@ -12,7 +12,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterator
-from typing import Final
+from typing import Any, Final
 
 from govrun.audit import grounds
 from govrun.audit.bookmark import Bookmark, JudgedBy
@@ -28,7 +28,6 @@ from govrun.audit.workers import Batch, Job, Judged, chain_broken, judge_all, le
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import evolve
 from govrun.ledger.checkpoint import Checkpoint, verify_checkpoint
-from govrun.ledger.entry import IndexColumns
 from govrun.ledger.merkle import HASH_BYTES
 from govrun.ledger.read import Reader
 from govrun.policy import Policy
@@ -177,7 +176,7 @@ class _Audit:
         self.tally.judge("checkpoints", len(notes))
         return notes
 
-    def _columns(self, start: int, stop: int) -> tuple[IndexColumns | None, ...] | None:
+    def _columns(self, start: int, stop: int) -> tuple[tuple[Any, ...] | None, ...] | None:
         try:
             rows = self.reader.columns(start, stop)
         except GovrunError as error:
@@ -186,7 +185,7 @@ class _Audit:
         if rows is None:
             return None
         self.tally.judge("index", stop - start)
-        return tuple(rows)
+        return tuple([row and tuple(row) for row in rows])
 
     def _job(self) -> Job:
         return Job(self.origin, self.ring.receipts, self.keys.log, self.policy, self.known)

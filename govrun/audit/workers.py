@@ -1,7 +1,8 @@
 """What can be judged of entries without their neighbours, one batch at a time, on every core.
 
 A batch goes out with everything needed to judge it, and comes back as small facts; the order of the results is the
-order of the batches, whoever finished first.
+order of the batches, whoever finished first. Between processes plain tuples travel: named ones cost three times as much
+to pickle, which would be 4 of the 15 microseconds that an entry costs beside being judged.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from govrun.audit.report import Finding, finding_of
 from govrun.audit.terms import End, Terms, end_of, terms_of
 from govrun.errors import ExitCode, GovrunError
-from govrun.frozen import frozen
+from govrun.frozen import evolve, frozen
 from govrun.ledger.checkpoint import verified_root, verify_checkpoint
 from govrun.ledger.entry import IndexColumns, columns_of
 from govrun.ledger.merkle import HASH_BYTES, leaf_hash
@@ -34,13 +35,13 @@ KEY_KINDS: Final = ("keyAdded", "keyRevoked")
 class Batch:
     """Neighbouring entries as they are stored.
 
-    columns: their rows of the search index, None for one that is missing; None where the store has no index.
-    notes: (size, signed note) of the stored checkpoints over trees that end in this batch.
+    columns: their rows of the search index as plain tuples, None for one that is missing; None where the store has no
+    index. notes: (size, signed note) of the stored checkpoints over trees that end in this batch.
     """
 
     start: int
     leaves: tuple[bytes, ...]
-    columns: tuple[IndexColumns | None, ...] | None
+    columns: tuple[tuple[Any, ...] | None, ...] | None
     notes: tuple[tuple[int, bytes], ...]
 
 
@@ -222,8 +223,9 @@ def _misplaced(index: int, rule: str, what: str, found: str, expected: str) -> F
     return Finding("positions", rule, "error", index, what, found, expected, ExitCode.LEDGER_INCONSISTENT)
 
 
-def _another_row(index: int, found: IndexColumns | None, expected: IndexColumns) -> Finding:
-    names = [] if found is None else [a for a in expected._fields if getattr(found, a) != getattr(expected, a)]
+def _another_row(index: int, found: tuple[Any, ...] | None, expected: IndexColumns) -> Finding:
+    triples = zip(expected._fields, found or (), expected, strict=found is not None)
+    names = [name for name, one, other in triples if one != other]
     return Finding(
         "index",
         "index.columns",
@@ -315,7 +317,7 @@ def _judge_in_children(job: Callable[[], Job], batches: Iterable[Batch], workers
             if len(out) >= IN_FLIGHT * workers:
                 yield _next(out)
             now = job()
-            out.append((len(now.receipts), executor.submit(judge, now, batch)))
+            out.append((len(now.receipts), executor.submit(_judge_packed, now, batch)))
         while out:
             yield _next(out)
     except BrokenProcessPool as error:
@@ -332,6 +334,24 @@ def _judge_in_children(job: Callable[[], Job], batches: Iterable[Batch], workers
         gc.unfreeze()
 
 
+def _judge_packed(job: Job, batch: Batch) -> Judged:
+    """`judge`, with its facts as plain tuples."""
+    judged = judge(job, batch)
+    plain: Any = tuple([f and (*f[:-1], f.terms and tuple(f.terms)) for f in judged.facts])
+    return evolve(judged, facts=plain)
+
+
+def _unpacked(judged: Judged) -> Judged:
+    return evolve(judged, facts=tuple([f and _facts_of(f) for f in judged.facts]))
+
+
+def _facts_of(plain: tuple[Any, ...]) -> Facts:
+    kind, *_, terms = plain
+    if terms is not None:
+        terms = Terms._make(terms) if kind == "intent" else End._make(terms)
+    return Facts._make((*plain[:-1], terms))
+
+
 def _next(out: deque[tuple[int, Future[Judged]]]) -> tuple[int, Judged]:
     keys, future = out.popleft()
-    return keys, future.result()
+    return keys, _unpacked(future.result())
