@@ -126,7 +126,8 @@ class KeyRing:
             # What they signed lies below the bookmark's checkpoint, where nothing is suspect.
             self.revocations = [Revocation(number, _BEFORE, None) for number in since.revoked]
             self._roots = list(since.roots)
-        self._added: list[tuple[int, Verifier]] = []
+        first = {verifier.public for verifier in keys.receipt}
+        self._added = [(_BEFORE, verifier) for verifier in self.receipts if verifier.public not in first]
 
     def apply(self, index: int, leaf: bytes) -> Finding | None:
         """Take over a key change, or say why it does not count; its own form and place are judged elsewhere.
@@ -175,7 +176,8 @@ class KeyRing:
     def lines(self) -> Iterator[str]:
         """What the root key changed, for people: receipt keys that it added to the trusted ones, and revoked ones."""
         for index, added in self._added:
-            yield f"receipt key {_spelled(added)} counts because the root key added it in entry {index}"
+            where = "before" if index == _BEFORE else f"in entry {index}"
+            yield f"receipt key {_spelled(added)} counts because the root key added it {where}"
         for revocation in self.revocations:
             if revocation.index == _BEFORE:
                 yield f"receipt key {_spelled(self.receipts[revocation.number])} was revoked before"

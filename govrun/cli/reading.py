@@ -88,7 +88,7 @@ def open_reading(options: Mapping[str, Any]) -> Iterator[Reading]:
     reader = open_ledger(location, allow_http=options["allow_http"], world=world)
     try:
         remembered = _remembered(reader.origin, _may_lag(options, location), world)
-        if remembered is not None and any(_size_of(note) > reader.size for note in remembered.notes):
+        if remembered is not None and not remembered.may_lag and _is_ahead(remembered, reader):
             # A run may have appended since. What the guard remembers was in the ledger before, so a new look has it.
             reader.close()
             reader = open_ledger(location, allow_http=options["allow_http"], world=world)
@@ -203,6 +203,10 @@ def _remembered(origin: str, may_lag: bool, world: World) -> Remembered | None:
         # Nothing can be remembered without a place for it, and then nothing was.
         return None if error.rule == "guard.place" else Remembered(problem=error.found, may_lag=may_lag)
     return Remembered(notes, None, may_lag) if notes else None
+
+
+def _is_ahead(remembered: Remembered, reader: Reader) -> bool:
+    return any(_size_of(note) > reader.size for note in remembered.notes)
 
 
 def _size_of(note: bytes) -> int:
