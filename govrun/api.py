@@ -207,7 +207,7 @@ def _open_writer(
     world: World, settings: Settings, held: ExitStack, prompt: Prompt | None = None
 ) -> tuple[Writer, Store]:
     """A writer and its store; held then keeps the receipt key from being revoked until it is closed."""
-    store = open_store(settings.ledger, world, settings.ledger_timeout_ms)
+    store = open_own_store(world, settings)
     try:
         passphrases = Passphrases(world.environ, prompt)
         signers = held.enter_context(
@@ -219,6 +219,11 @@ def _open_writer(
         store.close()
         raise
     return writer, store
+
+
+def open_own_store(world: World, settings: Settings) -> Store:
+    """The store of the ledger that the settings name, open for appending."""
+    return open_store(settings.ledger, world, settings.ledger_timeout_ms)
 
 
 def counts(settings: Settings, public: bytes) -> bool:

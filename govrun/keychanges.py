@@ -8,12 +8,13 @@ cut off is finished by the next one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
-from govrun.api import before_launch
+from govrun.api import before_launch, open_own_store
 from govrun.canonical import JsonObject
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import evolve, frozen
@@ -24,13 +25,13 @@ from govrun.ledger import lock
 from govrun.ledger.append import Appended, Writer
 from govrun.ledger.guard import Guard, heads_directory
 from govrun.ledger.read import open_ledger
-from govrun.ledger.sqlite import open_store
 from govrun.receipt import Draft
-from govrun.settings import Settings
-from govrun.signers import KEYS_DIRECTORY, key_path, log_signer, one_signer
+from govrun.settings import AGENT_PREFIX, Settings
+from govrun.signers import KEYS_DIRECTORY, key_path, log_signer
 from govrun.signing.keyfile import format_key, look_at_key, open_key
 from govrun.signing.keys import Signer, Verifier, generate_signer, replace_key_file, write_key_file
 from govrun.signing.passphrase import Passphrases
+from govrun.signing.ssh_wire import fingerprint
 from govrun.world import World
 
 Reason = Literal["compromised", "lost", "retired", "superseded"]
@@ -198,7 +199,7 @@ class Changes:
                 "another root key that counts",
                 "add one first: `govrun keys add --role root`",
             )
-        if key.role == "receipt" and key.verifier.public == self._used():
+        if key.role == "receipt" and self._is_used(key.verifier):
             raise _refused(
                 "keys.inUse",
                 "this is the receipt key that this home signs with",
@@ -207,18 +208,18 @@ class Changes:
                 "`govrun keys rotate receipt --revoke` puts a new key in its place first",
             )
 
-    def _used(self) -> bytes | None:
-        """The public half of the receipt key in use here, None where there is none."""
+    def _is_used(self, verifier: Verifier) -> bool:
+        """Whether the next run from this home would sign with a receipt key."""
+        if self.settings.signer.startswith(AGENT_PREFIX):
+            # An agent that is down must not stand in the way of a revocation.
+            return fingerprint(verifier.public) == self.settings.signer.removeprefix(AGENT_PREFIX)
         try:
-            if self.settings.signer == "file":
-                path = key_path(self.settings.home, "receipt")
-                return look_at_key(path, key_name(self.origin, "receipt"))[0].public
-            signer = one_signer(self._world, self.settings, "receipt", self.origin, self._passphrases)
+            path = key_path(self.settings.home, "receipt")
+            return look_at_key(path, key_name(self.origin, "receipt"))[0].public == verifier.public
         except GovrunError as error:
             if error.rule != "key.missing":
                 raise
-            return None
-        return signer.verifier.public
+            return False
 
     def _append(self, draft: Draft, signers: tuple[Signer, ...]) -> tuple[Appended, ...]:
         # Nothing runs here: whatever refuses is told with a code that says so.
@@ -232,31 +233,42 @@ def open_changes(world: World, settings: Settings, root_key: str | None, passphr
 
     Raises GovrunError (10, 15, 16); its rule is `keys.root` when the ledger does not count on the root key.
     """
-    with before_launch():
-        (settings.home / KEYS_DIRECTORY).mkdir(mode=0o700, exist_ok=True)
-        descriptor = lock.open_lock_file(settings.home / KEYS_DIRECTORY / _CHANGE_LOCK)
-        store = open_store(settings.ledger, world, settings.ledger_timeout_ms)
-    try:
-        with store:
-            with before_launch():
-                if not lock.lock_within(descriptor, world, settings.ledger_timeout_ms):
-                    raise _refused("keys.locked", "another process is changing keys", None, "one change at a time")
-                root = _root(world, settings, store.origin, root_key, passphrases)
-                log = log_signer(world, settings, store.origin, passphrases)
-                guard = Guard(heads_directory(world.environ), log.verifier, world)
-                # Every entry here names its signers, so the writer's own receipt key signs nothing.
-                writer = Writer(store, root, log, guard)
-            yield Changes(world, settings, writer, root, passphrases)
-    finally:
-        lock.unlock(descriptor)
+    with before_launch(), _alone(world, settings) as entered:
+        store = entered.enter_context(closing(open_own_store(world, settings)))
+        root = _root(world, settings, store.origin, root_key, passphrases)
+        log = log_signer(world, settings, store.origin, passphrases)
+        guard = Guard(heads_directory(world.environ), log.verifier, world)
+        # Every entry here names its signers, so the writer's own receipt key signs nothing.
+        writer = Writer(store, root, log, guard)
+        held = entered.pop_all()
+    with held:
+        yield Changes(world, settings, writer, root, passphrases)
+
+
+@contextmanager
+def _alone(world: World, settings: Settings) -> Iterator[ExitStack]:
+    """While this lasts no other process changes keys of the home; what is entered into it is left first."""
+    keys = settings.home / KEYS_DIRECTORY
+    with ExitStack() as held:
+        try:
+            keys.mkdir(mode=0o700, exist_ok=True)
+            descriptor = lock.open_lock_file(keys / _CHANGE_LOCK)
+        except OSError as error:
+            raise _refused(
+                "keys.directory", "the home's keys cannot be changed", error.strerror, "a directory of your own"
+            ) from error
+        held.callback(os.close, descriptor)
+        if not lock.lock_within(descriptor, world, settings.ledger_timeout_ms):
+            raise _refused("keys.locked", "another process is changing keys", None, "one change at a time")
+        yield held
 
 
 def _root(world: World, settings: Settings, origin: str, root_key: str | None, passphrases: Passphrases) -> Signer:
     name = key_name(origin, "root")
-    if root_key is not None and root_key.startswith("ssh-agent:"):
+    if root_key is not None and root_key.startswith(AGENT_PREFIX):
         from govrun.signing.ssh_agent import agent_signer
 
-        root: Signer = agent_signer(world.environ, root_key.removeprefix("ssh-agent:"), name, world)
+        root: Signer = agent_signer(world.environ, root_key.removeprefix(AGENT_PREFIX), name, world)
     else:
         path = key_path(settings.home, "root") if root_key is None else Path(root_key)
         try:
@@ -292,7 +304,6 @@ def choose_key(keys: tuple[LedgerKey, ...], text: str) -> LedgerKey:
     GovrunError (usage): none, or more than one.
     """
     from govrun.signing.keys import format_vkey
-    from govrun.signing.ssh_wire import fingerprint
 
     def is_named(key: LedgerKey) -> bool:
         verifier = key.verifier

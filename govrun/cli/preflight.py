@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
-from govrun.cli.common import build_request, find_settings, home_options, request_options
+from govrun.cli.common import build_request, find_settings, home_options, request_options, signer_options
 from govrun.cli.output import error_json, printable, show_error, show_json
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import evolve
@@ -24,6 +24,7 @@ _COLOURS = {"passed": "green", "notApplicable": None, "refused": "red", "notReac
 @click.command("preflight")
 @request_options
 @home_options
+@signer_options
 @click.option("--probe", is_flag=True, help="Then ask the engine itself: a governed run of task `probe`.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)

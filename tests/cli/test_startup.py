@@ -40,11 +40,19 @@ NEVER_FOR_A_RUN = (
     "govrun.backends.gguf",
     "govrun.backends.llamacpp",
     "govrun.initialise",
+    "bcrypt",
+    "getpass",
+    "govrun.keychanges",
+    "govrun.keystate",
     "govrun.ledger.proof",
     "govrun.ledger.publish",
     "govrun.ledger.read",
     "govrun.ledger.tile",
     "govrun.refusals",
+    "govrun.signing.openssh",
+    "govrun.signing.ssh_agent",
+    "govrun.signing.ssh_wire",
+    "govrun.succession",
 )
 
 

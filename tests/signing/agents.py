@@ -56,6 +56,14 @@ class Agent:
         path.unlink()
         return self.tell("ssh-keygen", "-l", "-f", f"{path}.pub").split()[1]
 
+    def lock(self, option: str) -> None:
+        """Lock it (-x) or unlock it (-X), with a passphrase that a program types."""
+        asks = self.directory / "ask"
+        asks.write_text("#!/bin/sh\necho secret\n")
+        asks.chmod(0o700)
+        environ = {**os.environ, **self.environ, "SSH_ASKPASS": str(asks), "SSH_ASKPASS_REQUIRE": "force"}
+        subprocess.run(["ssh-add", option], env=environ, check=True, capture_output=True, timeout=30)
+
     def stop(self) -> None:
         """Let it hang: it accepts connections and answers none."""
         self._process.send_signal(signal.SIGSTOP)

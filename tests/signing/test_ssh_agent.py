@@ -70,7 +70,7 @@ def test_a_real_agent_signs_and_the_signature_is_that_of_its_key(agent: Agent) -
 
 
 @needs_openssh
-def test_an_agent_that_is_empty_locked_or_lacks_the_key_is_refused(agent: Agent, tmp_path: Path) -> None:
+def test_an_agent_that_is_empty_or_lacks_the_key_is_refused(agent: Agent, tmp_path: Path) -> None:
     refusal(COULD_NOT, "agent.key", agent.environ)
     wanted = agent.new_key()
     assert "1 other" in str(refusal(COULD_NOT, "agent.key", agent.environ).found)
@@ -79,6 +79,19 @@ def test_an_agent_that_is_empty_locked_or_lacks_the_key_is_refused(agent: Agent,
     with pytest.raises(GovrunError) as caught:
         signer.sign(b"m")
     assert (NOT_SIGNED, "agent.refused") == (caught.value.code, caught.value.rule)
+
+
+@needs_openssh
+def test_a_locked_agent_is_refused_until_it_is_unlocked(agent: Agent) -> None:
+    wanted = agent.new_key()
+    signer = agent_signer(agent.environ, wanted, "example.com/log", real_world())
+    agent.lock("-x")
+    assert "locked" in str(refusal(COULD_NOT, "agent.key", agent.environ, wanted).found)
+    with pytest.raises(GovrunError) as caught:
+        signer.sign(b"m")
+    assert (NOT_SIGNED, "agent.refused") == (caught.value.code, caught.value.rule)
+    agent.lock("-X")
+    signer.verifier.verify(b"m", signer.sign(b"m"))
 
 
 @needs_openssh
@@ -200,6 +213,21 @@ def test_an_agent_that_hangs_is_given_up_at_the_deadline(tmp_path: Path, wait_ms
             signer.sign(b"m")
     assert (NOT_SIGNED, "agent.deadline") == (caught.value.code, caught.value.rule)
     assert time.monotonic() - began < 10
+
+
+def test_after_a_missed_deadline_nobody_waits_again_at_once(tmp_path: Path) -> None:
+    asked: list[bytes] = []
+
+    def silent(request: bytes) -> None:
+        asked.append(request)
+
+    with fake_agent(tmp_path / "s", silent) as environ:
+        signer = AgentSigner(KEY.verifier, environ["SSH_AUTH_SOCK"], real_world(), 300)
+        for _ in range(64):
+            with pytest.raises(GovrunError) as caught:
+                signer.sign(b"m")
+            assert "agent.deadline" == caught.value.rule
+    assert len(asked) <= 2
 
 
 def test_an_agent_that_sends_a_byte_now_and_then_gets_no_more_time(tmp_path: Path) -> None:
