@@ -63,6 +63,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Stranger:
     given = tmp_path_factory.mktemp("stranger")
     (given / "receipt.json").write_bytes(govrun("ledger", "show", "2", "--raw"))
     (given / "entry.tlog-proof").write_bytes(govrun("ledger", "prove", "2"))
+    (given / "exported.pem").write_bytes(govrun("keys", "export", "receipt", "--pem"))
     shutil.copy(place / "out.txt", given)
     govrun("ledger", "publish", str(given / "ledger"))
     return Stranger(given, {"RECEIPT_KEY": keys["receipt"][0], "LOG_KEY": keys["log"]})
@@ -95,6 +96,11 @@ def test_a_command_of_the_page_accepts_what_govrun_wrote(stranger: Stranger, num
     need(needs)
     prepared(stranger, number)
     assert 0 == stranger.do(needs, text), text
+
+
+def test_the_key_that_govrun_exports_is_the_one_made_from_the_vkey(stranger: Stranger) -> None:
+    prepared(stranger, 1)
+    assert (stranger.place / "exported.pem").read_bytes() == (stranger.place / "receipt.pem").read_bytes()
 
 
 # What each command must notice: of a file, one byte is another.
