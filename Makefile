@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help demo test modules check format bench ledger clean
+.PHONY: help demo test modules check format bench faults ledger clean
 
 help:
 	@echo "make demo    set up, then a governed run end to end, with an explanation for each step"
@@ -12,6 +12,7 @@ help:
 	@echo "make check   format, lint, types, import contract, documents held to code, the reference ledger"
 	@echo "make format  rewrite the code in its one format"
 	@echo "make bench   set up, then the figures of docs/benchmarks.md"
+	@echo "make faults  set up, then every fault of docs/faults.md that a test only samples"
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -49,6 +50,11 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks
+
+# strace causes the faults, and Go's sumdb packages judge what they left; what is missing is said aloud.
+faults: $(READY)
+	@if command -v go >/dev/null; then cd tests/interop/go && go mod download; fi
+	$(BIN)/python -m faults
 
 # The reference ledger was made once for format 1 and is kept for ever; this refuses to write it again.
 ledger: $(READY)

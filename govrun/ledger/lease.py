@@ -60,11 +60,12 @@ class Lease:
         if self.on_release is not None:
             self.on_release()
         # While the lock is still held: whoever waits for it sees that the file has lost its name.
-        if lock.same_file(self._descriptor, self._path):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # what is left behind is swept by the next writer
+            if lock.same_file(self._descriptor, self._path):
                 os.unlink(self._path)
-        os.close(self._descriptor)
-        self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        with contextlib.suppress(OSError):  # the lock is gone all the same, and nothing was written to lose
+            os.close(descriptor)
 
     def __enter__(self) -> Lease:
         return self

@@ -81,14 +81,16 @@ class Salts:
     def _write(self, index: int, data: bytes, *, sync: bool) -> None:
         descriptor = self._open(os.O_RDWR | os.O_CREAT)
         try:
-            if os.pwrite(descriptor, data, index * SALT_BYTES) != len(data):
-                raise OSError(errno.ENOSPC, "short write")
-            if sync:
-                os.fsync(descriptor)
+            try:
+                if os.pwrite(descriptor, data, index * SALT_BYTES) != len(data):
+                    raise OSError(errno.ENOSPC, "short write")
+                if sync:
+                    os.fsync(descriptor)
+            finally:
+                # Some file systems say only now that there was no room.
+                os.close(descriptor)
         except OSError as error:
             raise self._unusable(error) from error
-        finally:
-            os.close(descriptor)
 
     def _open(self, flags: int) -> int:
         try:

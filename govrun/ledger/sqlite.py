@@ -201,8 +201,9 @@ class SqliteStore:
             # SQLite folds and removes the write-ahead log when the last connection closes. If somebody else holds the
             # lock, theirs is the last one, or they are only opening it and commit nothing yet.
             self._disconnect()
-        os.close(self._lock)
-        self._lock = -1
+        descriptor, self._lock = self._lock, -1
+        with contextlib.suppress(OSError):  # the lock is gone all the same, and nothing was written to lose
+            os.close(descriptor)
 
     def __enter__(self) -> SqliteStore:
         return self
