@@ -52,8 +52,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 # strace causes the faults, and Go's sumdb packages judge what they left; what is missing is said aloud.
-faults: $(READY)
-	@if command -v go >/dev/null; then cd tests/interop/go && go mod download; fi
+faults: $(READY) modules
 	$(BIN)/python -m faults
 
 # The reference ledger was made once for format 1 and is kept for ever; this refuses to write it again.

@@ -94,13 +94,16 @@ class Disk:
             step(arguments, result)
         return None
 
-    def crash(self, target: Path, chance: random.Random | None) -> None:
-        """Write the files as a power loss leaves them: the least there may be, or with chance some of the rest."""
+    def crash(self, target: Path, chance: random.Random | None, names_only: bool = False) -> None:
+        """Write the files as a power loss leaves them: the least there may be, or with chance some of the rest.
+
+        names_only: every name and no data, as file systems do that keep a journal of names alone.
+        """
         names = dict(self._durable)
         lost: set[str] = set()
         for change in self._since if chance is not None else ():
             # A directory's changes become durable in their order, those of two directories in any.
-            if change.directories & lost or (chance is not None and chance.random() < 0.3):
+            if change.directories & lost or (chance is not None and not names_only and chance.random() < 0.3):
                 lost |= change.directories
             else:
                 _apply_names(names, change)
@@ -110,11 +113,11 @@ class Disk:
             if isinstance(what, str):
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
             elif place.parent.is_dir() and not path.endswith("-shm"):
-                place.write_bytes(what.after_loss(chance))
+                place.write_bytes(what.after_loss(None if names_only else chance))
                 place.chmod(0o600)
 
     def _openat(self, arguments: str, descriptor: int) -> None:
-        path = _bytes(_STRING.findall(arguments)[0]).decode()
+        path = self._path(arguments)
         found = self._now.get(path)
         if found is None and path.startswith(self._root + "/") and "O_CREAT" in arguments:
             found = _File()
@@ -173,16 +176,22 @@ class Disk:
     _renameat = _renameat2 = _rename
 
     def _unlink(self, arguments: str, _: int) -> None:
-        path = _bytes(_STRING.findall(arguments)[0]).decode()
+        path = self._path(arguments)
         if path in self._now:
             self._change((path, None))
 
     _unlinkat = _rmdir = _unlink
 
     def _mkdir(self, arguments: str, _: int) -> None:
-        path = _bytes(_STRING.findall(arguments)[0]).decode()
+        path = self._path(arguments)
         if path.startswith(self._root + "/"):
             self._change((path, path))
+
+    def _path(self, arguments: str) -> str:
+        """The path of a call that takes one, or a name below an open directory."""
+        name = _bytes(_STRING.findall(arguments)[0]).decode()
+        directory = self._open.get(_number(arguments), (None, 0))[0]
+        return f"{directory}/{name}" if isinstance(directory, str) and not name.startswith("/") else name
 
     def _file(self, arguments: str) -> _File | None:
         what = self._open.get(_number(arguments), (None, 0))[0]

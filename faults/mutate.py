@@ -1,6 +1,6 @@
 """Defects put into a copy of govrun, each of which the project's own tests must notice; `mutants.toml` lists them.
 
-First the chosen tests run on a copy that is not changed, so that a test that fails anyway kills nobody.
+The chosen tests also run on a copy that is not changed, so that a test that fails anyway kills nobody.
 """
 
 from __future__ import annotations
@@ -57,14 +57,16 @@ def rows(directory: Path, sample: int | None, seed: int, jobs: int) -> list[Row]
     if sample is not None:
         mutants = tuple(random.Random(seed).sample(mutants, sample))  # noqa: S311 - a choice, not a secret
     tests = sorted({test for mutant in mutants for test in mutant.tests})
-    progress = Progress("mutants", len(mutants) + 1)
-    control = _run_tests(directory / "unchanged", tests, stop_at_first=False)
-    progress.step()
-    broken = [f"without a mutant, these tests do not pass: {control}"] if control is not None else []
+    progress = Progress("mutants", len(mutants))
     with ThreadPoolExecutor(jobs) as pool:
+        unchanged = pool.submit(_run_tests, directory / "unchanged", tests, stop_at_first=False, patience_s=500)
+        broken: list[str] = []
         for words in pool.map(lambda one: _try(directory / f"mutant-{one[0]}", one[1], progress), enumerate(mutants)):
             broken += words
+        control = unchanged.result()
     progress.end()
+    if control is not None:
+        broken.append(f"without a mutant, these tests do not pass: {control}")
     row = Row("a defect put into govrun", "the tests", len(mutants), 0, 0, "tests fail", tuple(broken))
     return [row]
 
@@ -78,7 +80,11 @@ def _try(directory: Path, mutant: Mutant, progress: Progress) -> list[str]:
 
 
 def _run_tests(
-    directory: Path, tests: list[str], edits: tuple[Edit, ...] = (), stop_at_first: bool = True
+    directory: Path,
+    tests: list[str],
+    edits: tuple[Edit, ...] = (),
+    stop_at_first: bool = True,
+    patience_s: float = PATIENCE_S,
 ) -> str | None:
     """What the tests say about a copy with these edits; None if they all pass."""
     directory.mkdir()
@@ -91,7 +97,7 @@ def _run_tests(
             if text.count(edit.old) != 1:
                 return f"could not be made: its text occurs {text.count(edit.old)} times in {edit.file}"
             file.write_text(text.replace(edit.old, edit.new))
-        return _pytest(directory, tests, stop_at_first)
+        return _pytest(directory, tests, stop_at_first, patience_s)
     finally:
         shutil.rmtree(directory)
 
@@ -103,7 +109,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy(source, target)
 
 
-def _pytest(directory: Path, tests: list[str], stop_at_first: bool) -> str | None:
+def _pytest(directory: Path, tests: list[str], stop_at_first: bool, patience_s: float) -> str | None:
     # Before everything else on the path, so that the copy is what is imported, by children too.
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTEST"))}
     environ |= {"PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(directory)}
@@ -112,7 +118,7 @@ def _pytest(directory: Path, tests: list[str], stop_at_first: bool) -> str | Non
         return "could not be asked: another govrun is imported"
     words = [sys.executable, "-m", "pytest", *(["-x"] if stop_at_first else []), "-n", "0", "--no-header", *tests]
     try:
-        done = subprocess.run(words, cwd=directory, env=environ, capture_output=True, text=True, timeout=PATIENCE_S)
+        done = subprocess.run(words, cwd=directory, env=environ, capture_output=True, text=True, timeout=patience_s)
     except subprocess.TimeoutExpired:
         return "the tests did not end"
     if done.returncode == 0 and " skipped" in done.stdout and " passed" not in done.stdout:

@@ -25,15 +25,34 @@ from govrun.ledger.read import open_ledger
 from tests.e2e.place import Place
 from tests.ledger.ledger_world import denied, intent, invocation, outcome_of
 
-_CHANGING = ("pwrite64", "write", "ftruncate", "fallocate", "fsync", "fdatasync", "rename", "unlink", "mkdir", "openat")
+_CHANGING = (
+    "pwrite64",
+    "write",
+    "ftruncate",
+    "fallocate",
+    "fsync",
+    "fdatasync",
+    "rename",
+    "unlink",
+    "rmdir",
+    "mkdir",
+    "openat",
+)
 
 
 class Loss(NamedTuple):
-    """The power fails after so many lines of a scene's trace; seed None leaves what was synced and nothing else."""
+    """The power fails after so many lines of a scene's trace, and leaves one kind of what was not synced.
+
+    seed chooses the part of it that stays, where a random part does.
+    """
 
     scene: int
     after: int
-    seed: int | None
+    left: str
+    seed: int
+
+
+LEFT = ("nothing", "the names", "a random part")
 
 
 def _fill(place: Place) -> None:
@@ -65,13 +84,15 @@ def _judge_kept(place: Place, ended: trace.Ended, before: int) -> list[str]:
 
 def _published(place: Place) -> None:
     with ground_of(place) as ground:
-        ground.writer.append([denied(1)])
+        for n in range(5):
+            ground.writer.append([denied(n * 40 + m + 1) for m in range(40)])
     scenes.published(place)
 
 
 def _publishes(place: Place) -> None:
     with ground_of(place) as ground:
-        scenes.acknowledge(ground.writer.append([denied(n) for n in range(1, 201)])[-1])
+        # So many that a tile becomes full, and what was published of it in part is removed.
+        scenes.acknowledge(ground.writer.append([denied(n) for n in range(1, 61)])[-1])
     scenes.published(place)
     say("published")
 
@@ -84,7 +105,7 @@ def _judge_published(place: Place, ended: trace.Ended, before: int) -> list[str]
     finally:
         reader.close()
     broken = [] if (report.integrity, int(report.exit_code)) == ("intact", 0) else [f"published: {report.findings[:1]}"]
-    expected = before + 200 if "published" in ended.out else before
+    expected = before + 60 if "published" in ended.out else before
     return broken if report.size >= expected else [*broken, f"{report.size} entries published, expected {expected}"]
 
 
@@ -123,7 +144,7 @@ def rows(directory: Path, sample: int | None, seed: int, jobs: int, program: jud
             found.append(one)
             progress.step()
     progress.end()
-    return [_row(found, number, least) for number in range(len(SCENES)) for least in (True, False)]
+    return [_row(found, number, left) for number in range(len(SCENES)) for left in LEFT]
 
 
 def _trace(scene: Scene, template: Path, directory: Path) -> list[str]:
@@ -142,12 +163,13 @@ def _trace(scene: Scene, template: Path, directory: Path) -> list[str]:
 def _instants(number: int, lines: list[str], sample: int | None, seed: int) -> list[Loss]:
     chance = random.Random(seed)  # noqa: S311 - instants, not secrets
     calls = [n for n, line in enumerate(lines, 1) if line.partition("(")[0] in _CHANGING]
-    answers = [n for n in calls if lines[n - 1].startswith("write(1<")]
+    answers = {n for n in calls if lines[n - 1].startswith("write(1<")}
     # What is durable at the least changes with a sync only, and what must be durable with an answer only.
-    synced = [n for n in calls if "sync(" in lines[n - 1]]
+    least = [n for n in calls if "sync(" in lines[n - 1] or n in answers]
+    named = [n for n in calls if lines[n - 1].startswith(("rename", "unlink", "rmdir"))]
     some = calls if sample is None else chance.sample(calls, min(sample, len(calls)))
-    least = sorted({*answers, *(synced if sample is None else ())})
-    return [Loss(number, n, None) for n in least] + [Loss(number, n, chance.getrandbits(32)) for n in some]
+    instants = zip(LEFT, (least, named, some), strict=True)
+    return [Loss(number, n, left, chance.getrandbits(32)) for left, chosen in instants for n in chosen]
 
 
 def _lose(loss: Loss) -> tuple[Loss, scenes.Verdict]:
@@ -156,7 +178,8 @@ def _lose(loss: Loss) -> tuple[Loss, scenes.Verdict]:
     scene = SCENES[loss.scene]
     disk, said = _disk_after(loss, directory / f"power-{scene.name}", traces[loss.scene])
     root = directory / f"{scene.name}-{loss.after}-{loss.seed}"
-    disk.crash(root, None if loss.seed is None else random.Random(loss.seed))  # noqa: S311 - chance, not a secret
+    chance = random.Random(loss.seed)  # noqa: S311 - chance, not a secret
+    disk.crash(root, None if loss.left == "nothing" else chance, names_only=loss.left == "the names")
     verdict = scenes.settle(scene, scenes.place_at(root), trace.Ended(-9, said, "", []), program)
     return loss, verdict
 
@@ -171,11 +194,11 @@ def _disk_after(loss: Loss, template: Path, lines: list[str]) -> tuple[Disk, str
     return disk, said
 
 
-def _row(found: list[tuple[Loss, scenes.Verdict]], number: int, least: bool) -> Row:
-    mine = [(loss, verdict) for loss, verdict in found if (loss.scene, loss.seed is None) == (number, least)]
+def _row(found: list[tuple[Loss, scenes.Verdict]], number: int, left: str) -> Row:
+    mine = [(loss, verdict) for loss, verdict in found if (loss.scene, loss.left) == (number, left)]
     broken = [f"{json.dumps(loss)}: {words}" for loss, verdict in mine for words in verdict.broken]
     return Row(
-        fault=f"power loss, {'nothing' if least else 'a random part'} of the unsynced",
+        fault=f"power loss that leaves {left} of what is not synced",
         during=SCENES[number].name,
         times=len(mine),
         acknowledged=sum(verdict.acknowledged for _, verdict in mine),

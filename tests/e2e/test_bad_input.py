@@ -471,3 +471,9 @@ def test_the_trust_file_is_what_makes_a_found_home_ours(place: Place) -> None:
     path.rename(place.root / "aside")
     assert_unrecorded(place, 15, "home.planted")
     (place.root / "aside").rename(path)
+
+
+def test_what_the_policy_forbids_in_the_plan_is_refused_before_anything_runs(place: Place) -> None:
+    place.policy("[limits]\nwallMs = 1000\n[backends.process]\nfreeArgv = true\n")
+    assert_refused(place.run("--timeout", "5", "--", *place.mark), 11, "policy.limit")
+    assert_denied(place, 1, "policy.limit")

@@ -217,3 +217,16 @@ def test_a_preflight_of_a_broken_backend_is_a_refusal(place: Place, way: str) ->
 def test_a_plugins_own_words_do_not_reach_the_ledger(hostile: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     ask(hostile, monkeypatch, "plan-raises")
     assert b"secret words" not in hostile.ledger.read_bytes()
+
+
+def test_what_a_backend_says_of_an_output_is_scrubbed(place: Place) -> None:
+    place.with_plugins()
+    place.policy('[backends.hostile]\ndistribution = "govrun-hostile"\n')
+    secret = "hunter2hunter2"
+    words = ("run", "--backend", "hostile", "--prompt", "x")
+    assert 22 == place.go(*words, env={"HOSTILE": "parse-leaks", "MY_TOKEN": secret}).code
+    error = place.last("outcome")["error"]
+    assert "hostile.leak" == error["code"]
+    shown = f"{error['found']} {error['expected']}"
+    assert secret not in shown
+    assert str(place.work) not in shown

@@ -71,6 +71,10 @@ class Hostile(Echoing):
             raise GovrunError(ExitCode.OUTPUT_UNPARSABLE, "hostile.unreadable", "what is this")
         if WAY == "parse-fails":
             raise GovrunError(ExitCode.COMMAND_FAILED, "hostile.hidden", "it says that it failed")
+        if WAY == "parse-leaks":
+            # The value of a variable whose name says that it is a secret, and a path.
+            secret, path = os.environ.get("MY_TOKEN"), os.getcwd()
+            raise GovrunError(ExitCode.OUTPUT_UNPARSABLE, "hostile.leak", "it leaks", found=secret, expected=path)
         if WAY.startswith("breaks-"):
             _break(WAY.removeprefix("breaks-"))
         ways: dict[str, Any] = {
