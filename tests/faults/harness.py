@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(*words: str, patience_s: float = 170) -> dict[str, Any]:
+def run(*words: str, patience_s: float = 400) -> dict[str, Any]:
     """The document of `python -m faults --json`; the test is skipped aloud for what this machine cannot show."""
     # The harness traces its children: nothing of the coverage of this process may run in them.
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTEST"))}
