@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from govrun.cli.one_ledger import Source, leaf_at, ledger_options, reading, salts_beside
+from govrun.cli.one_ledger import Source, leaf_at, ledger_options, reading, salts_of
 from govrun.cli.output import note, show_bytes
 from govrun.disclosure import commitments_of, format_disclosure
 from govrun.disclosure import disclose as open_field
@@ -27,7 +27,7 @@ def disclose(index: int, field: str, source: Source) -> None:
     statement = parse_statement(parse_envelope(leaf).payload)
     commitment = commitments_of(statement).get(field)
     salted = commitment is not None and commitment["algorithm"] == "hmacSha256"
-    document = open_field(statement, leaf, field, salts_beside(source.location).read(index) if salted else None)
+    document = open_field(statement, leaf, field, salts_of(source).read(index) if salted else None)
     show_bytes(format_disclosure(document))
     if document.salt is None:
         note(f"{field} of entry {index} has a plain digest: anybody who reads the receipt can confirm guesses of it")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from govrun.cli.one_ledger import Source, leaf_at, ledger_options, reading, salts_beside
+from govrun.cli.one_ledger import Source, directory_of, leaf_at, ledger_options, reading, salts_of
 from govrun.cli.output import note
 from govrun.errors import ExitCode, GovrunError
 from govrun.ledger.pending import PENDING_DIRECTORY
@@ -25,9 +25,9 @@ def erase(index: int, source: Source, confirmed: bool) -> None:
     Nothing of it can be disclosed or compared any more; the ledger, its signatures and proofs stay as they are.
     Disclosures handed out before, and copies of the salts, are not reached.
     """
-    salts = salts_beside(source.location)
+    salts = salts_of(source)
     with reading(source) as reader:
-        indexes = _indexes(reader, index, source.location)
+        indexes = _indexes(reader, index, directory_of(source))
     held = [one for one in indexes if salts.read(one) is not None]
     named = " and ".join(map(str, indexes))
     if not held:
@@ -40,7 +40,7 @@ def erase(index: int, source: Source, confirmed: bool) -> None:
     note(f"erased the salt of entries {named}; what they commit to can no longer be checked")
 
 
-def _indexes(reader: Reader, index: int, location: str) -> tuple[int, ...]:
+def _indexes(reader: Reader, index: int, directory: Path) -> tuple[int, ...]:
     """The entries that share the salt of the one at index."""
     asked = _statement(leaf_at(reader, index))
     if asked.kind == "denied":
@@ -65,8 +65,7 @@ def _indexes(reader: Reader, index: int, location: str) -> tuple[int, ...]:
     outcome = next((at for at, statement in answers if _is_of(statement, asked)), None)
     if outcome is not None:
         return index, outcome
-    place = Path(location)
-    pending = (place if place.is_dir() else place.parent) / PENDING_DIRECTORY
+    pending = directory / PENDING_DIRECTORY
     if not answers or any(pending.glob(f"{asked.predicate['invocationId']}*")):
         # An outcome that is still to come brings the salt along.
         raise _refused("erase.open", "the invocation has no outcome yet", f"entry {index} is open", "its outcome")

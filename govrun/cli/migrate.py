@@ -30,11 +30,11 @@ _ALONG = ("salts", "refusals.json", "policies")
 @trust_options
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def migrate(source: str, target: str, allow_http: bool, as_json: bool, **trust: Any) -> None:
-    """Copy the ledger FROM to TO, a new SQLite file: leaves byte for byte, tree, checkpoints.
+    """Copy the ledger FROM to TO: leaves byte for byte, tree, checkpoints.
 
-    FROM is anything that can be read. TO has its name only after it was verified under the keys you trust. It is the
-    same ledger at another place: from then on only one of the two may be written, and the first run at either makes
-    the other one refused.
+    FROM is anything that can be read, TO a new SQLite file or the URL of a prepared PostgreSQL database. The copy is
+    verified under the keys you trust. It is the same ledger at another place: from then on only one of the two may be
+    written, and the first run at either makes the other one refused.
     """
     from govrun.ledger.guard import Guard, heads_directory
 
@@ -56,7 +56,7 @@ def migrate(source: str, target: str, allow_http: bool, as_json: bool, **trust: 
         show_json({"from": source, "to": target, "origin": report.origin, "size": report.size, "rootHash": report.root})
         return
     note(f"migrated {report.size} entries to {target}, verified there; it is the same ledger at another place")
-    for line in _to_do(near, Path(target)):
+    for line in _to_do(near, target):
         note(line)
 
 
@@ -68,20 +68,9 @@ def _copy(
     world: World,
     head_now: Callable[[], bytes | None],
 ) -> Report:
-    from govrun.audit.question import Question
-    from govrun.audit.verify import verify_ledger
-    from govrun.ledger.migrate import copied_to_file
+    from govrun.ledger.migrate import copied_to_file, copy_to_database
 
-    if "://" in target or os.path.isdir(target):
-        raise click.BadParameter("expected the name of a new SQLite file", param_hint="TO")
-    with copied_to_file(reader, head.checkpoint, Path(target), world, progress("copying")) as made:
-        copy = open_ledger(made)
-        try:
-            question = Question(workers=len(os.sched_getaffinity(0)), progress=progress("verifying"))
-            report = verify_ledger(copy, trusted, question)
-        finally:
-            copy.close()
-        _check_verdict(report, head)
+    def look_again() -> None:
         if head_now() != head.note:
             raise _refused(
                 "migrate.grew",
@@ -90,22 +79,41 @@ def _copy(
                 "a ledger that nothing writes",
                 "end what runs there, and migrate again",
             )
+
+    if target.startswith("postgresql://"):
+        copy_to_database(reader, head.checkpoint, target, world, look_again, progress("copying"))
+        return _verified(target, head, trusted, "the database has a copy that must not be used")
+    if "://" in target or os.path.isdir(target):
+        raise click.BadParameter("expected the name of a new SQLite file, or a PostgreSQL URL", param_hint="TO")
+    with copied_to_file(reader, head.checkpoint, Path(target), world, progress("copying")) as made:
+        report = _verified(str(made), head, trusted, "nothing was left behind")
+        look_again()
     return report
 
 
-def _check_verdict(report: Report, head: VerifiedCheckpoint) -> None:
+def _verified(location: str, head: VerifiedCheckpoint, trusted: TrustedKeys, effect: str) -> Report:
+    """The report about the copy, once that is seen to be what was asked for; effect: what a refusal leaves."""
+    from govrun.audit.question import Question
+    from govrun.audit.verify import verify_ledger
+
+    copy = open_ledger(location)
+    try:
+        question = Question(workers=len(os.sched_getaffinity(0)), progress=progress("verifying"))
+        report = verify_ledger(copy, trusted, question)
+    finally:
+        copy.close()
     is_whole = (report.integrity, report.root) == ("intact", head.checkpoint.root.hex())
-    if not is_whole or report.assurance == "unauthenticated":
-        code = report.exit_code if report.exit_code is not ExitCode.SUCCESS else ExitCode.COULD_NOT_CHECK
-        raise GovrunError(
-            code,
-            "migrate.unverified",
-            "the ledger does not verify, so it is not migrated",
-            found=f"integrity {report.integrity}, assurance {report.assurance}",
-            expected="an intact ledger that trusted keys signed",
-            fix="run `govrun verify` on it",
-            effect="nothing was left behind",
-        )
+    if is_whole and report.assurance != "unauthenticated":
+        return report
+    raise GovrunError(
+        report.exit_code if report.exit_code is not ExitCode.SUCCESS else ExitCode.COULD_NOT_CHECK,
+        "migrate.unverified",
+        "the ledger does not verify, so it is not migrated",
+        found=f"integrity {report.integrity}, assurance {report.assurance}",
+        expected="an intact ledger that trusted keys signed",
+        fix="run `govrun verify` on it",
+        effect=effect,
+    )
 
 
 def _head_now(source: str, allow_http: bool, world: World) -> bytes | None:
@@ -153,19 +161,18 @@ def _check_at_rest(near: Path | None) -> None:
         )
 
 
-def _to_do(near: Path | None, target: Path) -> list[str]:
+def _to_do(near: Path | None, target: str) -> list[str]:
     """What the user has to do now, in this order."""
-    along = [] if near is None or _is_same(near, target) else [name for name in _ALONG if (near / name).exists()]
+    is_file = "://" not in target
+    place = str(Path(target).absolute()) if is_file else target
+    has_moved = is_file and near is not None and os.path.realpath(near) != os.path.realpath(os.path.dirname(place))
+    along = [name for name in _ALONG if has_moved and near is not None and (near / name).exists()]
     lines = [
-        f'let runs use it: ledger = "{target.absolute()}" in config.toml, or GOVRUN_LEDGER',
+        f'let runs use it: ledger = "{place}" in config.toml, or GOVRUN_LEDGER',
         *([f"move beside it what belongs to it: {', '.join(along)}"] if along else []),
         "let nothing write the old one any more; as it is, it is a backup that ends here",
     ]
     return [f"  {number}. {line}" for number, line in enumerate(lines, 1)]
-
-
-def _is_same(near: Path, target: Path) -> bool:
-    return os.path.realpath(near) == os.path.realpath(target.absolute().parent)
 
 
 def _refused(rule: str, what: str, found: str, expected: str, fix: str) -> GovrunError:

@@ -106,15 +106,26 @@ def newest_checkpoint(reader: Reader) -> bytes:
     return note
 
 
-def salts_beside(location: str) -> Salts:
-    """The salts of the ledger at a location; GovrunError (could-not-check) for one that cannot have any."""
-    place = beside(location)
+def directory_of(source: Source) -> Path:
+    """Where on this machine salts and pending outcomes of the ledger lie; of a database, in the home that uses it.
+
+    GovrunError (could-not-check) for a ledger that cannot have any here.
+    """
+    place = beside(source.location)
+    if place is None and kind_of(source.location) == "postgres":
+        is_told = source.ledger is None or source.home is not None
+        place = find_settings({"home": source.home})[1].home if is_told else None
     if place is None:
         raise GovrunError(
             ExitCode.COULD_NOT_CHECK,
             "salts.place",
-            "salts never leave the machine of the ledger, so there are none here",
+            "salts never leave the machine of a run, so there are none here",
             found="a URL or an export",
             expected="the ledger of the .govrun that made the commitments",
         )
-    return Salts(place / SALTS_FILE)
+    return place
+
+
+def salts_of(source: Source) -> Salts:
+    """The salts of the ledger that the options name; GovrunError (could-not-check) as `directory_of`."""
+    return Salts(directory_of(source) / SALTS_FILE)

@@ -38,8 +38,9 @@ def copied_to_file(
 ) -> Iterator[Path]:
     """Copy the ledger under a verified head to a new SQLite file, and give its place under a name for the time being.
 
-    The block verifies it. When it ends without an error the file gets its own name, durable, never in the place of
-    another file; otherwise nothing is left. A process that is killed leaves at most a file with a random name.
+    The block verifies it, and looks at the old ledger again. When it ends without an error the file gets its own name,
+    durable, never in the place of another file; otherwise nothing is left. A process that is killed leaves at most a
+    file with a random name.
 
     GovrunError: ledger-inconsistent if the ledger does not hold; ledger-unavailable if there already is a file
     (`ledger.exists`), or it cannot be made.
@@ -67,6 +68,42 @@ def copied_to_file(
             left.unlink(missing_ok=True)
 
 
+def copy_to_database(
+    reader: Reader,
+    head: Checkpoint,
+    url: str,
+    world: World,
+    look_again: Callable[[], None],
+    progress: Progress | None = None,
+) -> None:
+    """Copy the ledger under a verified head to a PostgreSQL database that is prepared and empty, in one transaction.
+
+    look_again is called before the commit, and may raise. The database then has the whole ledger or, as before, none.
+    GovrunError: ledger-inconsistent if the ledger does not hold; ledger-unavailable if the database has a ledger
+    (`ledger.exists`), cannot be reached, or its role may not append and sign.
+    """
+    import tempfile
+
+    from govrun.ledger.postgres import open_store
+
+    with (
+        # A store keeps leases beside it on this machine; here none is taken.
+        tempfile.TemporaryDirectory(prefix="govrun-migrate-") as beside,
+        open_store(url, Path(beside), world) as store,
+        store.hold(),
+    ):
+        if store.size():
+            raise _begun(store.origin)
+        store.begin(head.origin)
+        frontier = Frontier()
+        for leaves in reader.leaves(0, head.size, BATCH):
+            _write(reader, head, store, frontier, leaves)
+            if progress is not None:
+                progress(frontier.size, head.size)
+        look_again()
+        store.commit()
+
+
 def _write(reader: Reader, head: Checkpoint, store: Store, frontier: Frontier, leaves: tuple[bytes, ...]) -> None:
     """Write one batch behind those that frontier stands for, while the store is held."""
     first = frontier.size
@@ -76,6 +113,8 @@ def _write(reader: Reader, head: Checkpoint, store: Store, frontier: Frontier, l
         raise _inconsistent("the entries lead to another root", frontier.root().hex(), head.root.hex())
     for size, note in reader.checkpoints(first, frontier.size):
         store.add_checkpoint(size, note)
+    if store.size() != frontier.size:
+        raise _inconsistent("the store holds another number of entries", f"{store.size()}", f"{frontier.size}")
 
 
 def _add(store: Store, frontier: Frontier, leaf: bytes) -> list[bytes]:
@@ -106,5 +145,17 @@ def _inconsistent(what: str, found: str, expected: str) -> GovrunError:
         found=found,
         expected=expected,
         fix="run `govrun verify` on the ledger",
+        effect="nothing was migrated",
+    )
+
+
+def _begun(origin: str) -> GovrunError:
+    return GovrunError(
+        ExitCode.LEDGER_UNAVAILABLE,
+        "ledger.exists",
+        "the database has a ledger already",
+        found=origin,
+        expected="a database that is prepared and has no entries",
+        fix="prepare another database",
         effect="nothing was migrated",
     )

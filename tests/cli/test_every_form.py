@@ -15,7 +15,9 @@ from govrun.signing.keys import format_vkey
 from tests.audit import ledgers
 from tests.audit.ledgers import LOG, RECEIPT, Ledger
 from tests.e2e.place import Done, Place, a_place
-from tests.ledger.web import Served, serve
+from tests.ledger.web import serve
+from tests.postgres.cluster import Cluster, find_binaries
+from tests.postgres.shared_world import Shared
 
 POLICY = b"format = 1\n[backends.bitnet]\n[tasks.route]\nbackend = 'bitnet'\n"
 KEYS = ("--key", format_vkey(LOG.verifier), "--key", format_vkey(RECEIPT.verifier))
@@ -24,12 +26,24 @@ AT = ("--at", "2026-11-23T00:00:00.000Z")
 # What the commands said about the SQLite file.
 EXPECTED: dict[tuple[str, ...], Done] = {}
 
-FORMS = ("sqlite", "home", "published", "url", "export")
+FORMS = ("sqlite", "home", "published", "url", "export", "postgres")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Served]]:
-    """A ledger in every form, and a web server for its published one."""
+def cluster() -> Iterator[Cluster | None]:
+    """A PostgreSQL server, None where there is no PostgreSQL."""
+    if (binaries := find_binaries()) is None:
+        yield None
+        return
+    cluster = Cluster(binaries)
+    cluster.start()
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster | None) -> Iterator[tuple[Place, dict[str, str]]]:
+    """A ledger in every form, and where each is."""
     with a_place(tmp_path_factory.mktemp("forms")) as place:
         place.is_whole = False
         ledger = Ledger()
@@ -45,25 +59,25 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Ser
         for words in (("publish", "public"), ("export", "it.zip")):
             done = place.go("ledger", *words, "--ledger", str(place.ledger), *KEYS)
             assert 0 == done.code, done.err
+        where = {"sqlite": str(place.ledger), "home": str(place.home), "published": "public", "export": "it.zip"}
+        if cluster is not None:
+            shared = Shared(cluster, "forms", place.root / "shared")
+            done = place.go("ledger", "migrate", str(place.ledger), shared.url("anna"), *KEYS)
+            assert 0 == done.code, done.err
+            where["postgres"] = shared.url("rita")
         with serve(place.work / "public") as served:
-            yield place, served
+            yield place, {**where, "url": served.url}
 
 
 @pytest.fixture(params=FORMS)
-def form(request: pytest.FixtureRequest, world: tuple[Place, Served]) -> str:
-    place, served = world
-    where = {
-        "sqlite": str(place.ledger),
-        "home": str(place.home),
-        "published": "public",
-        "url": served.url,
-        "export": "it.zip",
-    }
-    return where[request.param]
+def form(request: pytest.FixtureRequest, world: tuple[Place, dict[str, str]]) -> str:
+    if request.param not in world[1]:
+        pytest.skip("no initdb and postgres here: NOTHING about ledgers in PostgreSQL was shown")
+    return world[1][request.param]
 
 
 @pytest.fixture
-def place(world: tuple[Place, Served]) -> Place:
+def place(world: tuple[Place, dict[str, str]]) -> Place:
     return world[0]
 
 
