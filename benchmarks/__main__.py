@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.measure import Row
 
-MEASURES = ("start", "append", "verify")
+MEASURES = ("start", "append", "group", "peers", "scale", "verify")
 _HEAD = ("measure", "govrun", "peer or floor", "ratio", "bar", "met")
 
 

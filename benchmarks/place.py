@@ -23,6 +23,7 @@ from govrun.world import World, real_world
 
 # Entries of one commit where a ledger is built in groups; a run commits each of its two alone.
 GROUP = 1_000
+SALT = b"s" * 32
 
 
 class Pattern(NamedTuple):
@@ -85,12 +86,13 @@ class Place:
                 for draft in self._runs(pattern, 1):
                     ground.writer.append([draft])
 
-    def grow(self, pattern: Pattern, size: int) -> None:
-        """Append runs like the pattern until the ledger has so many entries, many in one commit."""
+    def grow(self, pattern: Pattern, size: int, together: int = GROUP) -> None:
+        """Append runs like the pattern until the ledger has so many entries, so many of them in one commit."""
         settings = load_settings(self.home, self.environ, {})
         with open_ground(self.world, settings) as ground:
             while (missing := size - ground.writer.store.size()) > 0:
-                ground.writer.append(self._runs(pattern, min(GROUP, missing + missing % 2) // 2))
+                drafts = self._runs(pattern, min(together, missing + missing % 2) // 2)
+                ground.writer.append(drafts, salts=[SALT] * len(drafts))
 
     def _runs(self, pattern: Pattern, count: int) -> Sequence[Draft | DraftAt]:
         drafts: list[Draft | DraftAt] = []

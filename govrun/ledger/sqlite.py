@@ -358,9 +358,10 @@ class SqliteStore:
         self._forget_rows()
 
     def _forget_rows(self) -> None:
-        for rows in self._rows.values():
-            rows.clear()
-        self._has_rows = False
+        if self._has_rows:
+            self._has_rows = False
+            for rows in self._rows.values():
+                rows.clear()
 
     def _run(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         if self._connection is None:
