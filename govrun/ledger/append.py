@@ -464,6 +464,7 @@ def _signed(payload: bytes, signers: Sequence[Signer]) -> bytes:
         return signed_leaf(payload, signers)
     except Exception as error:
         if isinstance(error, GovrunError) and error.code in (ExitCode.RECEIPT_INVALID, ExitCode.SIGNING_FAILED):
+            error.effect = error.effect or "nothing was appended"
             raise
         raise GovrunError(
             ExitCode.SIGNING_FAILED,

@@ -230,7 +230,8 @@ def test_a_receipt_that_cannot_be_signed_is_not_appended(home: Home, answer: byt
         if isinstance(answer, bytes):
             refused(ExitCode.RECEIPT_INVALID, "envelope.sig", lambda: writer.append([denied()]))
         else:
-            error = refused(ExitCode.SIGNING_FAILED, "signing.failed", lambda: writer.append([denied()]))
+            rule = answer.rule if isinstance(answer, GovrunError) else "signing.failed"
+            error = refused(ExitCode.SIGNING_FAILED, rule, lambda: writer.append([denied()]))
             assert "nothing was appended" == error.effect
     assert 1 == home.size()
 
