@@ -74,7 +74,7 @@ def need(needs: str) -> None:
     for tool in needs.split():
         kind, _, name = tool.partition(":")
         if kind == "go":
-            go(name, "build", "-o", os.devnull, ".", lost="a command of the page was not tried")
+            go(name, "list", "-deps", ".", lost="a command of the page was not tried")
         elif kind != "python" and shutil.which(tool) is None:
             pytest.skip(f"no {tool}: a command of {PAGE.name} was not tried")
 

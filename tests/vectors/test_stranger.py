@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.vectors import stranger, stranger_forms, stranger_policy
+from tests.vectors import stranger, stranger_disclosure, stranger_forms, stranger_policy
 
 HERE = Path(__file__).parent
 
@@ -24,6 +24,7 @@ def of_kind(kind: str) -> dict[str, dict[str, Any]]:
 STATEMENTS = of_kind("statement")
 LEDGERS = of_kind("ledger")
 POLICIES = of_kind("policy")
+DISCLOSURES = of_kind("disclosure")
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
@@ -64,9 +65,22 @@ def test_policies(name: str) -> None:
     assert expected["verdict"] == ("reject" if objections else "accept")
 
 
+@pytest.mark.parametrize("name", DISCLOSURES)
+def test_disclosures(name: str) -> None:
+    asked = DISCLOSURES[name]
+    expected = asked["expected"]
+    given = [(HERE / name / asked[member]).read_bytes() for member in ("disclosure", "receipt", "content")]
+    if expected["verdict"] == "accept":
+        assert expected["closed"] == stranger_disclosure.open_field(*given)
+        return
+    with pytest.raises(stranger_forms.NoError) as caught:
+        stranger_disclosure.open_field(*given)
+    assert expected["exitCode"] == caught.value.finding[2]
+
+
 def test_it_knows_nothing_of_govrun() -> None:
-    code = (
-        "import sys, tests.vectors.stranger, tests.vectors.stranger_policy, tests.vectors.make.__main__\n"
-        "sys.exit(any(name.split('.')[0] == 'govrun' for name in sys.modules))"
+    modules = ", ".join(
+        f"tests.vectors.{one}" for one in ("stranger", "stranger_policy", "stranger_disclosure", "make.__main__")
     )
+    code = f"import sys, {modules}; sys.exit(any(name.split('.')[0] == 'govrun' for name in sys.modules))"
     assert 0 == subprocess.run([sys.executable, "-c", code], cwd=HERE.parents[1], timeout=60).returncode

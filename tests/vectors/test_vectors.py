@@ -14,6 +14,7 @@ import pytest
 from govrun import canonical
 from govrun.audit.trust import TrustedKeys
 from govrun.audit.verify import Question, verify_ledger
+from govrun.disclosure import open_commitment, parse_disclosure
 from govrun.errors import ExitCode, GovrunError
 from govrun.inclusion import verify_entry
 from govrun.ledger.checkpoint import verify_checkpoint
@@ -22,7 +23,7 @@ from govrun.ledger.read import open_ledger
 from govrun.ledger.tile import Bundle, parse_bundle, parse_tile_path, tile_from_bundle
 from govrun.policy import evaluate, parse_policy
 from govrun.receipt import parse_statement
-from govrun.signing.dsse import verify_envelope
+from govrun.signing.dsse import parse_envelope, verify_envelope
 from govrun.signing.keys import parse_vkey, verifier_for
 from tests.vectors.make.__main__ import cases
 
@@ -148,6 +149,14 @@ def judge_policy(asked: Asked, place: Path) -> Answer:
     return {"exitCode": 0 if decision.is_allowed else ExitCode.POLICY_VIOLATED, "objections": objections}
 
 
+def judge_disclosure(asked: Asked, place: Path) -> Answer:
+    leaf = (place / asked["receipt"]).read_bytes()
+    disclosure = parse_disclosure((place / asked["disclosure"]).read_bytes())
+    statement = parse_statement(parse_envelope(leaf).payload)
+    opened = open_commitment(disclosure, statement, leaf, [(place / asked["content"]).read_bytes()])
+    return {"closed": list(opened.closed)}
+
+
 JUDGES: dict[str, Callable[[Asked, Path], Answer]] = {
     "signature": judge_signature,
     "vkey": judge_vkey,
@@ -162,6 +171,7 @@ JUDGES: dict[str, Callable[[Asked, Path], Answer]] = {
     "proof": judge_proof,
     "ledger": judge_ledger,
     "policy": judge_policy,
+    "disclosure": judge_disclosure,
 }
 
 

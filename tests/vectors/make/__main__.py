@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.vectors.make import (
+    of_disclosures,
     of_envelopes,
     of_json,
     of_keys,
@@ -23,7 +24,18 @@ from tests.vectors.make import (
 )
 from tests.vectors.make.case import Case
 
-PARTS = (of_keys, of_json, of_envelopes, of_statements, of_notes, of_trees, of_proofs, of_ledgers, of_policies)
+PARTS = (
+    of_keys,
+    of_json,
+    of_envelopes,
+    of_statements,
+    of_notes,
+    of_trees,
+    of_proofs,
+    of_ledgers,
+    of_policies,
+    of_disclosures,
+)
 
 
 def cases() -> Iterator[Case]:
