@@ -18,7 +18,7 @@ HOWS = (("SIGKILL", "signal=KILL"), ("EIO", "error=EIO"), ("ENOSPC", "error=ENOS
 MUST_HOLD = {
     "append": "acknowledged means present; refused means absent, with the reason",
     "run": "nothing runs unannounced; exit 15 before the launch, 30-33 after it, the outcome kept",
-    "recovery": "each intent gets exactly one end",
+    "recovery": "each intent gets exactly one end, and each refusal is counted once",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from faults.judge import Judge
 from faults.trace import Ended
 from govrun.api import open_ground
 from govrun.errors import GovrunError
+from govrun.frozen import evolve
 from govrun.invoke import Ground, recover
 from govrun.ledger import lease, pending
 from govrun.ledger.append import Appended
@@ -44,12 +46,16 @@ class Verdict(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """One thing that is done in a child, and what is asked of its end, given the place and the size before."""
+    """One thing that is done in a child, and what is asked of its end, given the place and the size before.
+
+    judge_after asks what must hold once the next run has settled it.
+    """
 
     name: str
     prepare: Callable[[Place], None]
     work: Callable[[Place], None]
     judge: Callable[[Place, Ended, int], list[str]]
+    judge_after: Callable[[Place], list[str]] = lambda _: []
 
 
 def place_at(root: Path) -> Place:
@@ -85,6 +91,7 @@ def settle(scene: Scene, place: Place, ended: Ended, judge: Judge) -> Verdict:
             broken.append(f"crashed: {ended.err.strip().splitlines()[-1]}")
         broken += scene.judge(place, ended, before)
         broken += _next_run(place)
+        broken += scene.judge_after(place)
         hashes = _leaf_hashes(place)
         broken += [f"entry {i} was acknowledged and is not there" for _, i, h in said if hashes[int(i) :][:1] != [h]]
         broken += _verdict(place)
@@ -100,7 +107,8 @@ def _next_run(place: Place) -> list[str]:
     result = place.call(argv=("/bin/true",))
     broken = [] if result.exit == 0 else [f"the next run ended with {result.exit}"]
     entries = place.entries()
-    ends = [(e.kind, e.predicate["intent"]["index"]) for e in entries if e.kind in ("outcome", "gap")]
+    answers = [e for e in entries if e.kind in ("outcome", "gap") and e.predicate["intent"] is not None]
+    ends = [(e.kind, e.predicate["intent"]["index"]) for e in answers]
     if sorted(of for _, of in ends) != [e.index for e in entries if e.kind == "intent"]:
         broken.append(f"an intent has not exactly one end: {ends}")
     if place.runs > sum(e.kind == "intent" for e in entries) - 1:
@@ -240,8 +248,16 @@ def _judge_run(place: Place, ended: Ended, before: int) -> list[str]:
     return broken
 
 
+REFUSED = 11
+
+
 def _leave_work(place: Place) -> None:
-    """An intent whose process is gone, and an outcome that could not be appended."""
+    """An intent whose process is gone, an outcome that could not be appended, and refusals of two minutes ago."""
+    world = real_world(place.environ)
+    then_ms = world.now_ms() - 120_000
+    for _ in range(REFUSED):
+        with contextlib.suppress(GovrunError):
+            place.call(argv=COMMAND, ok_exit=(999,), world=evolve(world, now_ms=lambda: then_ms))
     with ground_of(place) as ground:
         writer = ground.writer
         writer.append([intent(invocation(1))])
@@ -266,15 +282,21 @@ def _judge_recover(place: Place, ended: Ended, before: int) -> list[str]:
     kinds = place.kinds()[before:]
     if ended.code not in (0, -9):
         return [f"ended with {ended.code}: {ended.err[-200:]}"]
-    if "recovered" in ended.out and sorted(kinds) != ["gap", "outcome"]:
+    # Refusals that cannot be looked for now wait for the next start.
+    if "recovered" in ended.out and sorted(kinds) not in (["denied", "gap", "outcome"], ["gap", "outcome"]):
         return [f"recovered, and appended {kinds}"]
     if ended.code == 0 and "recovered" not in ended.out and [code for code, *_ in told] != [15]:
         return [f"neither recovered nor refused: {told}"]
     return []
 
 
+def _count_refusals(place: Place) -> list[str]:
+    told = sum(entry.predicate["count"] for entry in place.entries() if entry.kind == "denied")
+    return [] if told == REFUSED else [f"{told} refusals are told of {REFUSED}"]
+
+
 SCENES = (
     Scene("append", lambda place: None, _append, judge_append),
     Scene("run", lambda place: None, _run, _judge_run),
-    Scene("recovery", _leave_work, _recover, _judge_recover),
+    Scene("recovery", _leave_work, _recover, _judge_recover, _count_refusals),
 )

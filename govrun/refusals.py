@@ -23,7 +23,7 @@ from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import evolve, frozen
 from govrun.ledger import lock
 from govrun.ledger.append import Appender, DraftAt
-from govrun.ledger.pending import move_aside
+from govrun.ledger.pending import NOT_OURS, move_aside
 from govrun.ledger.place import REFUSALS_FILE, sync_directory
 from govrun.receipt import ZERO_HASH, Draft, Position, format_statement
 from govrun.world import format_instant
@@ -195,11 +195,14 @@ def _read(writer: Appender) -> dict[Kind, Window]:
         return parse_windows(_read_own(path), writer.store.origin)
     except FileNotFoundError:
         return {}
-    except (OSError, GovrunError):
-        found_on = writer.store.world.now()
-        writer.append([Draft("gap", {"reason": "pendingUnreadable", "intent": None, "foundOn": found_on})])
-        move_aside(path)
-        return {}
+    except (OSError, GovrunError) as error:
+        if isinstance(error, OSError) and error.errno not in NOT_OURS:
+            # The disk does not give it now, which takes no count away.
+            raise
+    found_on = writer.store.world.now()
+    writer.append([Draft("gap", {"reason": "pendingUnreadable", "intent": None, "foundOn": found_on})])
+    move_aside(path)
+    return {}
 
 
 def _read_own(path: Path) -> bytes:

@@ -26,7 +26,7 @@ from govrun.receipt import Draft
 PENDING_DIRECTORY: Final = "pending"
 
 # What is not a regular file that its owner can read is none that `keep` has written.
-_NOT_OURS: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EPERM})
+NOT_OURS: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EPERM})
 
 _NAME = re.compile(r"([0-9a-f]{32})\.json")
 
@@ -122,7 +122,7 @@ def read_pending(directory: Path, invocation_id: str) -> Pending | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        if error.errno not in _NOT_OURS:
+        if error.errno not in NOT_OURS:
             raise GovrunError(
                 ExitCode.LEDGER_UNAVAILABLE,
                 "pending.io",
