@@ -163,9 +163,13 @@ class Report:
 
 
 def first_breaking(findings: tuple[Finding, ...]) -> Finding | None:
-    """Of the findings that break integrity the one with the lowest index; of equals, the first check's."""
-    breaking = [finding for finding in findings if finding.code in BREAKING]
-    return min(breaking, key=lambda f: -1 if f.index is None else f.index, default=None)
+    """Of the findings that break integrity the one with the lowest index; of equals the most serious."""
+    breaking = [
+        (-1 if finding.index is None else finding.index, SEVERITY.index(finding.code), finding)
+        for finding in findings
+        if finding.code in BREAKING
+    ]
+    return min(breaking, key=lambda one: one[:2], default=(0, 0, None))[2]
 
 
 def finding_of(

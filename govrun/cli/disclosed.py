@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from collections.abc import Iterator
 
 import click
 
 from govrun import canonical
 from govrun.audit.report import Report
-from govrun.cli.output import show_bytes
+from govrun.cli.output import look, show_bytes
 from govrun.digest import CHUNK, without_waiting
 from govrun.disclosure import (
     MAX_DISCLOSURE_BYTES,
@@ -117,10 +116,9 @@ def conclude_disclosed(
         inner = inclusion_json.to_object(report) if isinstance(report, InclusionReport) else as_json.to_object(report)
         show_bytes(canonical.encode(opening.to_object(asked, result, code, inner)) + b"\n")
     else:
-        colour = sys.stdout.isatty()
         if isinstance(report, InclusionReport):
-            click.echo(inclusion_text.render(report, colour=colour))
+            click.echo(inclusion_text.render(report, **look()))
         else:
-            click.echo(as_text.render(report, colour=colour))
+            click.echo(as_text.render(report, **look()))
         click.echo("\n".join(opening.lines(asked, result, code)))
     return int(code)

@@ -8,7 +8,7 @@ import re
 import select
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import click
 import orjson
@@ -17,6 +17,8 @@ from govrun.errors import GovrunError
 
 # Hashing less than this is over before anybody wonders.
 SLOW_TO_HASH: Final = 256 << 20
+
+_COLUMNS: Final = 100
 
 # A pattern, and not compiled: most commands show nothing that could need it.
 _CONTROL: Final = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
@@ -152,6 +154,22 @@ class StderrPass:
             # Nobody reads any more; the receipt holds the commitment all the same.
             self._kept.clear()
         return True
+
+
+class Look(TypedDict, total=False):
+    """How a report is laid out: whether it has colours, and how many columns."""
+
+    colour: bool
+    width: int
+
+
+def look() -> Look:
+    """The look for a terminal that shows stdout; nothing else has one, so reports look the same everywhere."""
+    if not sys.stdout.isatty():
+        return {}
+    # A terminal that does not tell its width says 0.
+    columns = os.get_terminal_size(sys.stdout.fileno()).columns or _COLUMNS
+    return {"colour": not os.environ.get("NO_COLOR"), "width": columns}
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

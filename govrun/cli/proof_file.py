@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from govrun.audit.trust import TrustedKeys
-from govrun.cli.output import show_bytes
+from govrun.cli.output import look, show_bytes
 from govrun.cli.reading import pin_of, whom_to_trust
 from govrun.digest import without_waiting
 from govrun.inclusion import InclusionReport, origin_of, verify_entry
@@ -51,5 +50,5 @@ def conclude_proof(report: InclusionReport, form: str) -> int:
     else:
         from govrun.formats import inclusion_text
 
-        click.echo(inclusion_text.render(report, colour=sys.stdout.isatty()), nl=False)
+        click.echo(inclusion_text.render(report, **look()), nl=False)
     return int(report.exit_code)

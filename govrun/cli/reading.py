@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +17,7 @@ from govrun.cli.bookmark_file import read_bookmark, write_bookmark
 from govrun.cli.common import find_settings
 from govrun.cli.kept_policies import kept_policies
 from govrun.cli.one_ledger import allow_http_option, beside
-from govrun.cli.output import progress, show_bytes
+from govrun.cli.output import look, note, progress, show_bytes
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
 from govrun.home import Trust, load_trust, read_trust_files
@@ -298,7 +297,8 @@ def _instant(text: str | None, world: World) -> str:
     try:
         parse_instant(text)
     except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--at") from error
+        example = "2026-11-22T12:00:00.000Z"
+        raise click.BadParameter(f"{text!r}, expected an instant such as {example}", param_hint="--at") from error
     return text
 
 
@@ -326,5 +326,7 @@ def conclude(report: Report, form: str, bookmark: str | None = None) -> int:
     else:
         from govrun.formats import as_text
 
-        click.echo(as_text.render(report, colour=sys.stdout.isatty()), nl=False)
+        click.echo(as_text.render(report, **look()), nl=False)
+        if any(finding.rule == "assurance.unauthenticated" for finding in report.findings):
+            note("name the keys that you trust: --trust FILE or --key VKEY, as its operator gave them to you")
     return int(report.exit_code)

@@ -14,12 +14,12 @@ _SINGULAR: Final = {"policyAdopted": "policy adopted", "keyAdded": "key added", 
 _PLURAL: Final = {"intent": "intents", "outcome": "outcomes", "gap": "gaps"}
 
 
-def render(report: Report, *, colour: bool = False) -> str:
-    """The report as text, newline at the end; escape sequences only for colour.
+def render(report: Report, *, colour: bool = False, width: int = words.WIDTH) -> str:
+    """The report as text, newline at the end, about width columns; escape sequences only for colour.
 
     Whatever comes from the ledger is shown on one line, with control characters escaped and length bounded.
     """
-    return "".join(f"{line}\n" for line in _lines(report, colour))
+    return "".join(f"{line}\n" for line in words.wrapped(_lines(report, colour), width))
 
 
 def _lines(report: Report, colour: bool) -> Iterator[str]:
@@ -42,7 +42,7 @@ def _lines(report: Report, colour: bool) -> Iterator[str]:
     yield from words.fields("integrity", _integrity(report))
     yield from words.fields("assurance", (report.assurance, *map(words.plain, report.assurance_lines)))
     yield from words.fields("not shown", report.not_shown)
-    yield words.field("verdict", words.verdict(report.exit_code))
+    yield words.verdict_line(report.exit_code, colour)
 
 
 def _check(check: Check, wide: int, numbers: int, colour: bool) -> Iterator[str]:

@@ -15,9 +15,9 @@ _INCLUSION: Final[dict[Inclusion, str]] = {
 }
 
 
-def render(report: InclusionReport, *, colour: bool = False) -> str:
-    """The report as text, newline at the end; escape sequences only for colour."""
-    return "".join(f"{line}\n" for line in _lines(report, colour))
+def render(report: InclusionReport, *, colour: bool = False, width: int = words.WIDTH) -> str:
+    """The report as text, newline at the end, about width columns; escape sequences only for colour."""
+    return "".join(f"{line}\n" for line in words.wrapped(_lines(report, colour), width))
 
 
 def _lines(report: InclusionReport, colour: bool) -> Iterator[str]:
@@ -36,7 +36,7 @@ def _lines(report: InclusionReport, colour: bool) -> Iterator[str]:
     yield words.field("inclusion", _inclusion(report))
     yield words.field("assurance", report.assurance)
     yield from words.fields("not shown", report.not_shown)
-    yield words.field("verdict", words.verdict(report.exit_code))
+    yield words.verdict_line(report.exit_code, colour)
 
 
 def _receipt(report: InclusionReport) -> str:

@@ -17,6 +17,14 @@ _MARKS: Final[dict[Status, tuple[str, str]]] = {
     "notChecked": ("-", "\x1b[2m"),
 }
 _RESET: Final = "\x1b[0m"
+_VERDICT_COLOURS: Final = {"yes": "\x1b[32m", "no": "\x1b[31m", "none": "\x1b[33m"}
+
+# Columns of a report that no terminal shows.
+WIDTH: Final = 100
+_NARROWEST: Final = 60
+_FIELD_INDENT: Final = 12
+# Found and expected stand on one line when they are no longer than this together.
+_SHORT: Final = 86
 
 
 def mark(status: Status, colour: bool) -> str:
@@ -34,8 +42,8 @@ def finding_lines(finding: Finding) -> Iterator[str]:
         for name, value in (("found", finding.found), ("expected", finding.expected))
         if value is not None
     ]
-    if values:
-        yield f"            {'; '.join(values)}"
+    short = "; ".join(values)
+    yield from [f"            {line}" for line in ([short] if len(short) <= _SHORT else values) if line]
 
 
 def verdict(code: ExitCode) -> str:
@@ -43,6 +51,12 @@ def verdict(code: ExitCode) -> str:
     if code is ExitCode.SUCCESS:
         return "yes"
     return f"{'none' if code is ExitCode.COULD_NOT_CHECK else 'no'} ({int(code)} {code.label})"
+
+
+def verdict_line(code: ExitCode, colour: bool) -> str:
+    """The last line of a report."""
+    text = verdict(code)
+    return field("verdict", f"{_VERDICT_COLOURS[verdict_word(code)]}{text}{_RESET}" if colour else text)
 
 
 def verdict_word(code: ExitCode) -> str:
@@ -59,6 +73,27 @@ def fields(name: str, values: Iterable[str]) -> Iterator[str]:
 def field(name: str, value: str) -> str:
     """One line of a report: a name, and what it is."""
     return f"{name:<10}  {value}".rstrip()
+
+
+def wrapped(lines: Iterable[str], width: int) -> Iterator[str]:
+    """The lines, long fields and findings continued below where their text begins; checks are columns and stay."""
+    import textwrap
+
+    width = max(width, _NARROWEST)
+    for line in lines:
+        spaces = len(line) - len(line.lstrip(" "))
+        if len(line) <= width or spaces == 2:
+            yield line
+            continue
+        behind = " " * (_FIELD_INDENT if spaces in (0, _FIELD_INDENT) else spaces + 2)
+        yield from textwrap.wrap(
+            line,
+            width,
+            subsequent_indent=behind,
+            break_long_words=False,
+            break_on_hyphens=False,
+            replace_whitespace=False,
+        )
 
 
 def plain(text: str) -> str:

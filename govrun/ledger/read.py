@@ -111,7 +111,7 @@ def open_ledger(location: str | Path, *, allow_http: bool = False, world: World 
         "ledger.missing",
         f"the directory {path.name or path} holds no ledger",
         expected=f"{_LEDGER_FILE}, or a published {_CHECKPOINT_FILE}",
-        fix="name the ledger with --ledger",
+        fix="name a ledger's file or directory",
     )
 
 

@@ -306,5 +306,5 @@ def _cannot_check(path: Path, found: str) -> GovrunError:
         f"there is no {path.name}" if missing else f"{path.name} cannot be read",
         found=found,
         expected="a ledger file that can be read and holds still",
-        fix="name the ledger with --ledger" if missing else None,
+        fix="name a ledger's file or directory" if missing else None,
     )
