@@ -164,12 +164,13 @@ class Report:
 
 def first_breaking(findings: tuple[Finding, ...]) -> Finding | None:
     """Of the findings that break integrity the one with the lowest index; of equals the most serious."""
+    # A changed entry fails in many ways, and that it was changed says it best.
     breaking = [
-        (-1 if finding.index is None else finding.index, SEVERITY.index(finding.code), finding)
-        for finding in findings
+        (-1 if finding.index is None else finding.index, SEVERITY.index(finding.code), finding.rule != "tree.leaf", n)
+        for n, finding in enumerate(findings)
         if finding.code in BREAKING
     ]
-    return min(breaking, key=lambda one: one[:2], default=(0, 0, None))[2]
+    return findings[min(breaking)[-1]] if breaking else None
 
 
 def finding_of(

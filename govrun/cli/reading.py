@@ -327,6 +327,7 @@ def conclude(report: Report, form: str, bookmark: str | None = None) -> int:
         from govrun.formats import as_text
 
         click.echo(as_text.render(report, **look()), nl=False)
-        if any(finding.rule == "assurance.unauthenticated" for finding in report.findings):
+        rules = {finding.rule for finding in report.findings}
+        if "assurance.unauthenticated" in rules and report.exit_code is ExitCode.COULD_NOT_CHECK:
             note("name the keys that you trust: --trust FILE or --key VKEY, as its operator gave them to you")
     return int(report.exit_code)

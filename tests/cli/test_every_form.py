@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
+from govrun.audit.bookmark import format_bookmark
+from govrun.audit.trust import TrustedKeys
+from govrun.audit.verify import Question, verify_ledger
 from govrun.digest import sha256_hex
 from govrun.signing.keys import format_vkey
 from tests.audit import ledgers
-from tests.audit.ledgers import LOG, RECEIPT, Ledger
+from tests.audit.ledgers import LOG, RECEIPT, InMemory, Ledger
 from tests.e2e.place import Done, Place, a_place
 from tests.ledger.web import serve
 from tests.postgres.cluster import Cluster, find_binaries
@@ -56,6 +59,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster | None) -> 
         (place.home / "policies" / f"{digest['sha256']}.toml").write_bytes(POLICY)
         (place.work / "old").write_bytes(ledger.notes[200])
         (place.work / "policy.toml").write_bytes(POLICY)
+        (place.work / "bookmark").write_bytes(bookmark_of(ledger, 200))
         for words in (("publish", "public"), ("export", "it.zip")):
             done = place.go("ledger", *words, "--ledger", str(place.ledger), *KEYS)
             assert 0 == done.code, done.err
@@ -67,6 +71,17 @@ def world(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster | None) -> 
             where["postgres"] = shared.url("rita")
         with serve(place.work / "public") as served:
             yield place, {**where, "url": served.url}
+
+
+def bookmark_of(ledger: Ledger, size: int) -> bytes:
+    """What a verification of the ledger left when it had so many entries."""
+    shorter = Ledger()
+    for leaf in ledger.leaves[:size]:
+        shorter.add_leaf(leaf)
+    trusted = TrustedKeys(log=(LOG.verifier,), receipt=(RECEIPT.verifier,), origin=ledger.origin)
+    report = verify_ledger(InMemory(shorter), trusted, Question(keep=True))
+    assert report.bookmark is not None, report.findings
+    return format_bookmark(report.bookmark)
 
 
 @pytest.fixture(params=FORMS)
@@ -114,6 +129,15 @@ def test_verify_with_a_kept_checkpoint(place: Place, form: str) -> None:
     words = ("verify", "LEDGER", *KEYS, *AT, "--checkpoint", "old", "--require", "pinned", "--json")
     done = same(place, form, *words, trim=without_what_only_a_store_has)
     assert ("pinned", 200) == (done.json["assurance"]["level"], done.json["assurance"]["pinnedSize"])
+
+
+def test_verify_what_is_new_since_a_bookmark(place: Place, form: str) -> None:
+    (place.work / "kept").write_bytes((place.work / "bookmark").read_bytes())
+    (place.work / "kept").chmod(0o600)
+    done = place.go("verify", form, *KEYS, *AT, "--bookmark", "kept", "--require", "pinned", "--json")
+    assert (0, 200, 301) == (done.code, done.json["read"]["fromIndex"], done.json["ledger"]["size"]), done.err
+    again = place.go("verify", form, *KEYS, *AT, "--bookmark", "kept", "--require", "pinned", "--json")
+    assert (0, 301) == (again.code, again.json["read"]["fromIndex"]), again.err
 
 
 def without_policies_in_force(report: Any) -> Any:
