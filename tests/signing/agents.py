@@ -33,9 +33,18 @@ class Agent:
             ["ssh-agent", "-D", "-a", str(self.socket)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         deadline = time.monotonic() + 20
-        while not self.socket.exists():
+        while not self._listens():
             assert time.monotonic() < deadline, "ssh-agent made no socket"
             time.sleep(0.01)
+
+    def _listens(self) -> bool:
+        """The socket's name is there a moment before anybody answers under it."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(str(self.socket))
+            except (FileNotFoundError, ConnectionRefusedError):
+                return False
+        return True
 
     @property
     def environ(self) -> dict[str, str]:
