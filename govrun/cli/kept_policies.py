@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from govrun.cli.one_ledger import beside
 from govrun.digest import sha256_hex
+from govrun.errors import GovrunError
 from govrun.ledger.read import kind_of
 from govrun.policy import Policy, parse_policy
 from govrun.settings import read_small
@@ -14,14 +16,20 @@ from govrun.settings import read_small
 
 def kept_policies(location: str, home: Path | None) -> Iterator[Policy]:
     """Every policy that is kept with the ledger at a location, and in the home whose ledger it is."""
-    if kind_of(location) == "export":
-        for digest, data in _in_export(location).items():
+    for digest, data in _kept_bytes(location, home):
+        # What has a digest and is no policy was never in force, whoever put it there.
+        with contextlib.suppress(GovrunError):
             yield parse_policy(data, f"{digest}.toml")
+
+
+def _kept_bytes(location: str, home: Path | None) -> Iterator[tuple[str, bytes]]:
+    if kind_of(location) == "export":
+        yield from _in_export(location).items()
         return
-    found = {path.name: path for place in (beside(location), home) if place for path in place.glob("policies/*.toml")}
-    for _, path in sorted(found.items()):
+    found = {path.stem: path for place in (beside(location), home) if place for path in place.glob("policies/*.toml")}
+    for digest, path in sorted(found.items()):
         if (kept := _kept(path)) is not None:
-            yield parse_policy(kept, path.name)
+            yield digest, kept
 
 
 def policy_by_digest(location: str, home: Path | None) -> Callable[[str], bytes | None]:

@@ -187,6 +187,14 @@ def test_a_mirror_and_an_export_are_the_same_from_every_form(place: Place, form:
         assert "1 policies that the entries name" in done.err
 
 
+def test_the_answer_of_an_export_for_programs(place: Place, tmp_path: Path) -> None:
+    done = place.go("ledger", "export", str(tmp_path / "it.zip"), "--ledger", str(place.home), *KEYS, "--json")
+    size = (tmp_path / "it.zip").stat().st_size
+    assert {"file": str(tmp_path / "it.zip"), "size": 301, "bytes": size, "policiesMissing": []} == {
+        name: value for name, value in done.json.items() if name != "members"
+    }
+
+
 def test_no_form_is_published_or_exported_without_a_trusted_key(place: Place, form: str, tmp_path: Path) -> None:
     for command in ("publish", "export"):
         done = place.go("ledger", command, str(tmp_path / "new"), "--ledger", form, "--json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -18,6 +19,7 @@ import pytest
 
 from govrun import schemas
 from govrun.audit.verify import verify_ledger
+from govrun.cli.kept_policies import kept_policies
 from govrun.digest import sha256_hex
 from govrun.errors import ExitCode, GovrunError
 from govrun.ledger import archive
@@ -177,6 +179,30 @@ def test_a_file_is_never_written_over_and_a_failure_leaves_nothing(tmp_path: Pat
     assert [] == os.listdir(target.parent)
 
 
+def test_a_file_that_comes_meanwhile_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = ledgers.write_sqlite(six(), tmp_path / "store")
+    target = tmp_path / "out" / "it.zip"
+    target.parent.mkdir()
+    reader = open_ledger(source)
+
+    def meanwhile(_: int, __: int) -> None:
+        target.write_bytes(b"precious")
+
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links on this file system")
+
+    for _ in range(2):
+        with pytest.raises(GovrunError) as caught:
+            export(reader, target, LOG.verifier, lambda _: None, world(), meanwhile)
+        assert "export.exists" == caught.value.rule
+        assert (["it.zip"], b"precious") == (os.listdir(target.parent), target.read_bytes())
+        monkeypatch.setattr(os, "link", no_links)
+    target.unlink()
+    export(reader, target, LOG.verifier, lambda _: None, world())
+    reader.close()
+    assert (["it.zip"], 0) == (os.listdir(target.parent), verdict(target))
+
+
 def test_no_flipped_byte_and_no_cut_of_an_export_verifies(tmp_path: Path, zipped: bytes) -> None:
     file = tmp_path / "it.zip"
     tree = zipped.index(b"tile/0/000.p/6") - 30
@@ -287,6 +313,14 @@ def test_a_policy_that_is_not_what_its_name_says_is_refused(tmp_path: Path, zipp
         ours([(n, d + b"#" if n.startswith("policies/") else d) for n, d in members(zipped)])
     )
     refused(tmp_path / "it.zip", ExitCode.LEDGER_INCONSISTENT, "export.policy")
+
+
+def test_what_has_a_digest_and_is_no_policy_is_not_one(tmp_path: Path, zipped: bytes) -> None:
+    stranger = b"not a policy"
+    name = f"policies/{sha256_hex(stranger)}.toml"
+    (tmp_path / "it.zip").write_bytes(ours([*members(zipped), (name, stranger)]))
+    assert [DIGEST] == [policy.digest for policy in kept_policies(str(tmp_path / "it.zip"), None)]
+    assert 0 == verdict(tmp_path / "it.zip")
 
 
 def test_an_export_without_a_checkpoint_or_a_tile_is_no_ledger(tmp_path: Path, zipped: bytes) -> None:

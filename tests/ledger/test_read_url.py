@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import shutil
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -218,6 +219,42 @@ def test_a_server_that_closes_without_saying_so_is_asked_again(public: Path) -> 
     with answering(answer) as served, reading(served.url) as reader:
         assert 0 == verify_ledger(reader, TRUSTED).exit_code
     assert served.connections > CONNECTIONS
+
+
+def test_several_requests_are_under_way_at_once(public: Path) -> None:
+    # Nobody is answered before so many have asked: a reader that asks for one file after another would wait for ever.
+    together = threading.Barrier(3, timeout=5)
+    ahead = {b"/tile/entries/001", b"/tile/0/001", b"/tile/entries/002.p/89"}
+
+    def answer(connection: socket.socket, path: bytes) -> None:
+        if path in ahead:
+            together.wait()
+        data = (public / path.decode()[1:]).read_bytes()
+        connection.sendall(OK + b"Content-Length: %d\r\n\r\n" % len(data) + data)
+
+    with answering(answer) as served, reading(served.url) as reader:
+        assert ENTRIES == sum(len(batch) for batch in reader.leaves(0, ENTRIES))
+    assert not together.broken
+
+
+def test_files_may_be_fetched_in_any_order_whatever_was_announced(tmp_path: Path) -> None:
+    names = [f"tile/63/{index:03d}" for index in range(100)]
+    (tmp_path / "tile" / "63").mkdir(parents=True)
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode())
+    with serve(tmp_path) as served:
+        files = UrlFiles(served.url, world())
+        files.ahead([(name, 8_192) for name in names[:20]])
+        # Every connection has a request under way, and none of them is for this one.
+        assert b"tile/63/050" == files.fetch(names[50], 8_192)
+        files.ahead([(name, 100_000) for name in names[20:40]])
+        for name in (*reversed(names), *names):
+            assert name.encode() == files.fetch(name, 100_000)
+        assert files.fetch("tile/63/200", 8_192) is None
+        assert served.connections <= CONNECTIONS + 1
+        files.close()
+        assert b"tile/63/007" == files.fetch(names[7], 8_192)
+        files.close()
 
 
 def test_a_file_that_comes_in_chunks_is_whole(public: Path) -> None:

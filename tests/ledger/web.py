@@ -37,6 +37,7 @@ def serve(directory: Path, protocol: str = "HTTP/1.1", certificate: Path | None 
     class Handler(http.server.SimpleHTTPRequestHandler):
         protocol_version = protocol
         timeout = 30
+        disable_nagle_algorithm = True
 
         def setup(self) -> None:
             served.connections += 1
