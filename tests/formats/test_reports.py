@@ -102,6 +102,17 @@ def test_colour_is_used_only_when_asked_for(tmp_path: Path) -> None:
     assert "\x1b[31mFAIL" in coloured
 
 
+@pytest.mark.parametrize("width", [0, 72, 100])
+def test_long_lines_are_continued_below_their_text_and_lose_no_word(tmp_path: Path, width: int) -> None:
+    report = verified(broken(), tmp_path)
+    lines = as_text.render(report, width=width).splitlines()
+    whole = as_text.render(report, width=10_000).splitlines()
+    columns = [line for line in lines if line[:2] == "  " and line[2] != " "]
+    assert all(len(line) <= max(width, 60) for line in lines if line not in columns and len(line.split()) > 2)
+    assert columns == [line for line in whole if line[:2] == "  " and line[2] != " "]
+    assert " ".join(lines).split() == " ".join(whole).split()
+
+
 def test_what_a_ledger_says_cannot_drive_the_terminal(tmp_path: Path) -> None:
     finding = Finding(
         "receipts", "receipt.kind", "error", 0, "un\x1b[2Jknown\n", "\x07\u202e" + "x" * 999, None, ExitCode.CRASH
