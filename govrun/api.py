@@ -22,7 +22,6 @@ from govrun.invoke import Ground, Result, unlaunched
 from govrun.invoke import run as run_request
 from govrun.ledger.append import Writer
 from govrun.ledger.guard import Guard, heads_directory
-from govrun.ledger.sqlite import open_store
 from govrun.ledger.store import Store
 from govrun.permit import Asked, Site, ask, read_policy
 from govrun.request import MAX_PROMPT_BYTES, Request, check_request
@@ -223,7 +222,13 @@ def _open_writer(
 
 def open_own_store(world: World, settings: Settings) -> Store:
     """The store of the ledger that the settings name, open for appending."""
-    return open_store(settings.ledger, world, settings.ledger_timeout_ms)
+    if isinstance(settings.ledger, Path):
+        from govrun.ledger import sqlite
+
+        return sqlite.open_store(settings.ledger, world, settings.ledger_timeout_ms)
+    from govrun.ledger import postgres
+
+    return postgres.open_store(settings.ledger, settings.home, world, settings.ledger_timeout_ms)
 
 
 def counts(settings: Settings, public: bytes) -> bool:

@@ -22,7 +22,7 @@ from govrun.ledger.append import create_ledger
 from govrun.ledger.checkpoint import check_origin
 from govrun.ledger.guard import Guard, heads_directory
 from govrun.receipt import Draft
-from govrun.settings import AGENT_PREFIX, KEY_FILE, is_signer
+from govrun.settings import AGENT_PREFIX, KEY_FILE, LedgerUrl, is_signer
 from govrun.signing.keyfile import format_key
 from govrun.signing.keys import Ed25519Signer, Signer, Verifier, generate_signer, write_key_file
 from govrun.signing.passphrase import Passphrases
@@ -69,10 +69,12 @@ def make_home(
     *,
     plan: KeyPlan | None = None,
     continues: Predecessor | None = None,
+    ledger: LedgerUrl | None = None,
 ) -> Made:
     """Make a home at a path where there is none; allowed are (backend, distribution) pairs for the policy.
 
-    continues: a ledger that ended, which is closed for good once this one is there. Raises GovrunError: usage for a bad
+    ledger: the database of a shared ledger that begins here, in the place of a file in the home. continues: a ledger
+    that ended, which is closed for good once this one is there. Raises GovrunError: usage for a bad
     origin or plan, ledger-unavailable when there is one already or it cannot be written. Nothing is left behind on
     failure.
     """
@@ -95,7 +97,7 @@ def make_home(
     made: list[Path] = []
     try:
         beside.mkdir(mode=0o700)
-        trust, guard = _fill(world, beside, name, allowed, plan, continues)
+        trust, guard = _fill(world, beside, name, allowed, plan, continues, ledger)
         # A head that is remembered would refuse the next ledger of this origin.
         made.append(guard.path)
         _write_trust(trust_file, evolve(trust, home=Path(os.path.realpath(home.parent)) / home.name))
@@ -155,10 +157,14 @@ def _fill(
     allowed: Sequence[tuple[str, str]],
     plan: KeyPlan,
     continues: Predecessor | None,
+    ledger: LedgerUrl | None,
 ) -> tuple[Trust, Guard]:
     policy = format_policy(allowed)
     _write(home / ".gitignore", b"*\n")
-    _write(home / "config.toml", CONFIG.replace(b"format = 1\n", b"format = 1\n" + _signer_lines(plan)))
+    _write(
+        home / "config.toml",
+        CONFIG.replace(b"format = 1\n", b"format = 1\n" + _ledger_line(ledger) + _signer_lines(plan)),
+    )
     _write(home / "policy.toml", policy)
     (home / "keys").mkdir(mode=0o700)
     root = _key(world, home, "root", f"{origin}/root", KEY_FILE, plan.passphrases)
@@ -171,9 +177,23 @@ def _fill(
     trust = Trust(origin, home, root.verifier, log.verifier, (receipt.verifier,))
     guard = Guard(heads_directory(world.environ), log.verifier, world)
     first = genesis(trust, sha256_hex(policy), world.now(), continues)
-    create_ledger(home / "ledger.sqlite", first, receipt, log, guard, world)
+    if ledger is None:
+        create_ledger(home / "ledger.sqlite", first, receipt, log, guard, world)
+    else:
+        from govrun.ledger.postgres_begin import begin_ledger
+
+        begin_ledger(ledger, home, first, receipt, log, guard, world)
     remember(home / "keys", receipt.verifier)
     return trust, guard
+
+
+def _ledger_line(ledger: LedgerUrl | None) -> bytes:
+    if ledger is None:
+        return b""
+    import json
+
+    # What can be shown has no character that JSON and TOML would spell differently.
+    return f"ledger = {json.dumps(ledger, ensure_ascii=False)}\n".encode()
 
 
 def _signer_lines(plan: KeyPlan) -> bytes:

@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NewType
 
 import attrs
 
@@ -24,6 +24,10 @@ from govrun.redact import base_name
 from govrun.request import SettingSpec
 
 Source = Literal["option", "environment", "config", "default"]
+
+# Where a ledger in PostgreSQL is; no password stands in it, so that it can be shown.
+LedgerUrl = NewType("LedgerUrl", str)
+POSTGRES: Final = "postgresql://"
 
 _ENVIRONMENT: Final = {
     "ledger": "GOVRUN_LEDGER",
@@ -56,7 +60,7 @@ class Settings:
     """
 
     home: Path
-    ledger: Path
+    ledger: Path | LedgerUrl
     policy: Path
     backend: str | None
     digests: Literal["salted", "plain"]
@@ -87,7 +91,7 @@ def load_settings(home: Path, environ: Mapping[str, str], options: Mapping[str, 
     timeout = config.get("ledgerTimeoutMs", DEFAULT_LEDGER_TIMEOUT_MS)
     return Settings(
         home=home,
-        ledger=_path(resolved["ledger"]),
+        ledger=_ledger(resolved["ledger"]),
         policy=_path(resolved["policy"]),
         backend=resolved["backend"].value,
         digests=digests,
@@ -139,6 +143,33 @@ def is_signer(text: str) -> bool:
     from govrun.signing.ssh_wire import is_fingerprint
 
     return is_fingerprint(text.removeprefix(AGENT_PREFIX))
+
+
+def _ledger(setting: Setting) -> Path | LedgerUrl:
+    value = setting.value or ""
+    return check_url(value, f"ledger ({setting.source})") if value.startswith(POSTGRES) else _path(setting)
+
+
+def check_url(value: str, what: str) -> LedgerUrl:
+    """The URL of a ledger in PostgreSQL, without a password in it; else GovrunError (request-invalid)."""
+    from urllib.parse import parse_qsl, urlsplit
+
+    try:
+        parts = urlsplit(value)
+        named = {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+        secret = parts.password is not None or any("password" in name for name in named)
+    except ValueError:
+        secret = True
+    if secret or not value.startswith(POSTGRES) or not value.isprintable():
+        raise GovrunError(
+            ExitCode.REQUEST_INVALID,
+            "settings.ledger",
+            f"{what} is no URL of a ledger that may be shown",
+            found="a password in it, or something else than such a URL",
+            expected=f"{POSTGRES}user@host/database",
+            fix="put the password into the password file of PostgreSQL, or into PGPASSWORD",
+        )
+    return LedgerUrl(value)
 
 
 def _path(setting: Setting) -> Path:

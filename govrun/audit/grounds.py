@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from typing import Final
 
 from govrun.audit.question import Question, Requirement
 from govrun.audit.report import Assurance, Finding, Integrity, Tally
@@ -83,6 +84,13 @@ def reword(tally: Tally, trusted: TrustedKeys) -> None:
         tally.reword("genesis", "ledger begins with its one genesis")
 
 
+_SIGNERS: Final = {
+    True: "writers-hold-log-key: the database takes checkpoints from whoever appends",
+    False: "sequencer-holds-log-key: the database takes checkpoints from its sequencer alone; that no writer has a copy"
+    " of the log key, it cannot show",
+}
+
+
 def assurance_lines(
     basis: Basis, trusted: TrustedKeys, keys: Keys, question: Question, told: Iterable[str]
 ) -> Iterator[str]:
@@ -109,6 +117,8 @@ def assurance_lines(
             )
     if question.writers_hold_log_key:
         yield f"writers-hold-log-key: {question.keys_lie} can rewrite whatever is not pinned elsewhere"
+    if question.writers_may_sign is not None:
+        yield _SIGNERS[question.writers_may_sign]
 
 
 def continued(genesis: JsonObject | None) -> Iterator[str]:

@@ -40,6 +40,8 @@ class Question:
     cannot be known. workers: processes to use, where alone_below entries or more are to be read; batch: entries that
     one of them takes at a time. progress: called with entries read and entries to read. writers_hold_log_key: the
     caller knows that whoever writes can sign checkpoints too; keys_lie: how, in words that `can rewrite` follows.
+    writers_may_sign: whether the database of a shared ledger takes checkpoints from who appends, None for a ledger that
+    is not shared.
     """
 
     pinned: bytes | None = None
@@ -56,3 +58,4 @@ class Question:
     progress: Callable[[int, int], None] | None = None
     writers_hold_log_key: bool = False
     keys_lie: str = "all keys lie in one .govrun, so who holds it"
+    writers_may_sign: bool | None = None

@@ -12,7 +12,7 @@ import click
 from govrun.errors import ExitCode, GovrunError
 from govrun.home import find_home
 from govrun.request import MAX_PROMPT_BYTES, MAX_WALL_MS, Request
-from govrun.settings import Settings, load_settings
+from govrun.settings import POSTGRES, Settings, load_settings
 from govrun.world import World, real_world
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -22,7 +22,7 @@ def home_options(command: Command) -> Command:
     """--home, --ledger and --policy: the settings that only the operator may set."""
     for option in (
         click.option("--policy", metavar="FILE", help="Policy to use instead of the home's."),
-        click.option("--ledger", metavar="FILE", help="Ledger to use instead of the home's."),
+        click.option("--ledger", metavar="LEDGER", help="Ledger to use instead of the home's, a file or a URL."),
         click.option("--home", metavar="DIR", help="The .govrun to use (default: GOVRUN_HOME, then upward from here)."),
     ):
         command = option(command)
@@ -69,7 +69,7 @@ def find_settings(options: Mapping[str, Any], world: World | None = None) -> tup
     cwd = current_directory()
     home = find_home(world, cwd, options.get("home"))
     given = {
-        name: str(cwd / options[name]) if name in ("ledger", "policy") else options[name]
+        name: str(cwd / options[name]) if name in ("ledger", "policy") and not is_url(options[name]) else options[name]
         for name in ("ledger", "policy", "backend", "signer")
         if options.get(name) is not None
     }
@@ -98,6 +98,11 @@ def ask_new_passphrase(words: str) -> bytes | None:
             ExitCode.LEDGER_UNAVAILABLE, "passphrase.twice", "the two passphrases differ", expected="the same one twice"
         )
     return first
+
+
+def is_url(text: str) -> bool:
+    """Whether a ledger is named by the URL of its database, and not by a path."""
+    return text.startswith(POSTGRES)
 
 
 def build_request(options: Mapping[str, Any], settings: Settings, argv: tuple[str, ...] = ()) -> Request:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.option("--continues", metavar="CHECKPOINT", help="A file: the last checkpoint of a ledger that ended.")
 @click.option("--continues-key", metavar="VKEY", help="That ledger's log key (default: from your trust file).")
 @click.option("--lost", metavar="N", help="Entries lost behind it: a number, none, or unknown (the default).")
+@click.option("--ledger", metavar="URL", help="Begin a shared ledger in a PostgreSQL database instead of a file here.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def command(origin: str | None, as_json: bool, **options: Any) -> None:
     """Make a .govrun: three keys, an empty ledger, config.toml, a policy, and your trust file outside of it.
@@ -84,7 +85,7 @@ def _make(origin: str | None, options: dict[str, Any]) -> tuple[Made, list[str],
     """Make the home, and name the backends that its policy allows."""
     from govrun.backends import registry
     from govrun.initialise import KeyPlan, make_home
-    from govrun.settings import absolute_path
+    from govrun.settings import absolute_path, check_url
     from govrun.signing.passphrase import Passphrases
 
     world = real_world()
@@ -106,7 +107,8 @@ def _make(origin: str | None, options: dict[str, Any]) -> tuple[Made, list[str],
     before = None
     if options["continues"] is not None:
         before = predecessor_of(world, options["continues"], options["continues_key"], options["lost"] or "unknown")
-    made = make_home(world, place, origin, pairs, plan=plan, continues=before)
+    ledger = None if options["ledger"] is None else check_url(options["ledger"], "--ledger")
+    made = make_home(world, place, origin, pairs, plan=plan, continues=before, ledger=ledger)
     return made, [name for name, _ in pairs], before
 
 

@@ -14,6 +14,7 @@ from govrun.cli.export import export
 from govrun.cli.migrate import migrate
 from govrun.cli.one_ledger import Source, leaf_at, ledger_options, newest_checkpoint, reading
 from govrun.cli.output import show_json, table
+from govrun.cli.prepare import prepare
 from govrun.cli.prove import prove
 from govrun.cli.publish import publish
 from govrun.ledger.entry import IndexColumns, columns_of
@@ -27,7 +28,7 @@ def command() -> None:
     """Read, prove and publish a ledger. What is shown is read, not verified: that is `govrun verify`."""
 
 
-for one in (prove, consistency, disclose, erase, publish, export, migrate):
+for one in (prove, consistency, disclose, erase, publish, export, migrate, prepare):
     command.add_command(one)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -23,12 +24,15 @@ from govrun.frozen import frozen
 from govrun.home import Trust, load_trust, read_trust_files
 from govrun.ledger.checkpoint import parse_checkpoint, verify_checkpoint
 from govrun.ledger.guard import heads_directory, notes_of
-from govrun.ledger.read import Reader, open_ledger
+from govrun.ledger.read import Reader, kind_of, open_ledger
 from govrun.policy import Policy
 from govrun.settings import KEY_FILE, load_settings, read_small
 from govrun.signing.keys import Verifier, parse_vkey
 from govrun.signing.note import parse_note
 from govrun.world import World, parse_instant, real_world
+
+if TYPE_CHECKING:
+    from govrun.ledger.read_postgres import PostgresReader
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -95,7 +99,7 @@ def open_reading(options: Mapping[str, Any]) -> Iterator[Reading]:
         yield Reading(
             reader=reader,
             trusted=trusted,
-            question=_question(options, location, world, trust, remembered),
+            question=_question(options, reader, world, trust, remembered, _near(location, home)),
             policy=None if home is None else home / "policy.toml",
             policies=tuple(kept_policies(location, home)),
         )
@@ -216,9 +220,14 @@ def _size_of(note: bytes) -> int:
 
 
 def _question(
-    options: Mapping[str, Any], location: str, world: World, trust: Trust | None, remembered: Remembered | None
+    options: Mapping[str, Any],
+    reader: Reader,
+    world: World,
+    trust: Trust | None,
+    remembered: Remembered | None,
+    near: Path | None,
 ) -> Question:
-    near = beside(location)
+    database = shared_ledger(reader)
     if options["full"] and options["bookmark"] is None:
         raise click.UsageError("--full goes with --bookmark")
     return Question(
@@ -229,11 +238,12 @@ def _question(
         remembered=remembered,
         require=options["require"],
         at=_instant(options["at"], world),
-        is_running=_running(near) if near is not None and (near / "leases").is_dir() else None,
+        is_running=_running(near, database),
         workers=options["workers"] or len(os.sched_getaffinity(0)),
         progress=progress("verifying"),
         writers_hold_log_key=(lie := None if near is None else _keys_lie(near, world)) is not None,
         keys_lie=lie or "",
+        writers_may_sign=None if database is None else database.writers_may_sign(),
     )
 
 
@@ -270,6 +280,20 @@ def _key_lies(home: Path, role: str, world: World) -> str | None:
         return "file"
 
 
+def _near(location: str, home: Path | None) -> Path | None:
+    """Where keys and leases of the ledger would be on this machine; of a database, in the home whose ledger it is."""
+    return home if kind_of(location) == "postgres" else beside(location)
+
+
+def shared_ledger(reader: Reader) -> PostgresReader | None:
+    """The reader, when it reads a ledger in a database, which knows what no other form does."""
+    if "govrun.ledger.read_postgres" not in sys.modules:
+        return None
+    from govrun.ledger.read_postgres import PostgresReader
+
+    return reader if isinstance(reader, PostgresReader) else None
+
+
 def pin_of(file: str | None, trust: Trust | None) -> bytes | None:
     """The pinned checkpoint: the named file, or the trust file's."""
     if file is None:
@@ -302,7 +326,11 @@ def _instant(text: str | None, world: World) -> str:
     return text
 
 
-def _running(home: Path) -> Callable[[str], bool | None]:
+def _running(home: Path | None, database: PostgresReader | None) -> Callable[[str], bool | None] | None:
+    if database is not None:
+        return database.is_running
+    if home is None or not (home / "leases").is_dir():
+        return None
     from govrun.ledger.lease import LEASES_DIRECTORY, is_held
 
     def ask(invocation_id: str) -> bool | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
 from govrun.ledger import postgres_sql as form
+from govrun.ledger.postgres_link import close, connect, driver, refusal
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -121,6 +122,18 @@ def create_form(link: Connection[Any], *, writers_sign: bool) -> None:
         link.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
         for role in ("writer", "sequencer", "reader"):
             link.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, roles[role]))
+
+
+def make_ready(url: str, wait_ms: int, *, writers_sign: bool) -> str:
+    """`create_form` in the database that a URL of its owner leads to; the database's name. GovrunError (15)."""
+    link = connect(url, wait_ms, writes=True)
+    try:
+        create_form(link, writers_sign=writers_sign)
+        return str(link.info.dbname)
+    except driver().Error as error:
+        raise refusal(error) from error
+    finally:
+        close(link)
 
 
 def role_name(database: str, role: str) -> str:

@@ -99,7 +99,7 @@ def test_digests_and_the_time_to_wait_come_from_the_config_alone(home: Path) -> 
     assert loaded.origins[3:5] == (Setting("digests", "plain", "config"), Setting("ledgerTimeoutMs", "5", "config"))
 
 
-VAGUE = ["", ".", "ledger.sqlite", "./x", "../x", "~/x", "~", "/a/../b", "/a\0b", "postgresql://h/db", "file:///x"]
+VAGUE = ["", ".", "ledger.sqlite", "./x", "../x", "~/x", "~", "/a/../b", "/a\0b", "postgres://h/db", "file:///x"]
 
 
 @pytest.mark.parametrize("value", VAGUE)
@@ -312,3 +312,26 @@ def test_a_config_that_others_can_write_is_refused(tmp_path: Path, mode: int) ->
         read_config(path)
     assert (ExitCode.REQUEST_INVALID, "config.writable") == (refused.value.code, refused.value.rule)
     assert f"mode {mode:04o}" in (refused.value.found or "")
+
+
+def test_a_ledger_may_be_a_url_and_a_policy_may_not(refuses: Refuses, home: Path) -> None:
+    url = "postgresql://anna@db.example.com/ledger?sslrootcert=/etc/ca.pem"
+    assert url == load_settings(home, {}, {"ledger": url}).ledger
+    refuses(INVALID, "settings.policy", load_settings, home, {}, {"policy": url})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://anna:hunter22@h/db",
+        "postgresql://anna:@h/db",
+        "postgresql://h/db?password=hunter22",
+        "postgresql://h/db?pass%77ord=hunter22",
+        "postgresql://h/db?sslpassword=hunter22",
+        "postgresql://h/db\nhunter22",
+    ],
+)
+def test_a_url_with_a_password_is_refused_and_not_shown(refuses: Refuses, home: Path, url: str) -> None:
+    error = refuses(INVALID, "settings.ledger", load_settings, home, {"GOVRUN_LEDGER": url}, {})
+    assert "environment" in error.what
+    assert "hunter22" not in str(error)

@@ -11,8 +11,9 @@ from govrun.errors import ExitCode, GovrunError
 from govrun.ledger.postgres import open_store
 from govrun.ledger.postgres_form import create_form, role_name, writers_may_sign
 from govrun.ledger.postgres_link import _parameters, connect
+from govrun.ledger.postgres_sql import FUNCTIONS, TABLES
 from govrun.ledger.read import open_ledger
-from tests.ledger.ledger_world import denied, world
+from tests.ledger.ledger_world import REPOSITORY, denied, world
 from tests.postgres.cluster import ADMIN, Cluster
 from tests.postgres.shared_world import Shared
 
@@ -215,3 +216,9 @@ def test_a_url_that_says_too_much_is_refused_and_not_repeated(url: str) -> None:
 
 def test_a_server_that_is_not_there_is_said_within_the_deadline(tmp_path: Path) -> None:
     refused("ledger.unreachable", lambda: connect(f"postgresql://u@/l?host={tmp_path}", 2_000, writes=True))
+
+
+def test_the_tables_are_those_of_the_specification() -> None:
+    specification = (REPOSITORY / "SPEC.md").read_text()
+    assert "\n".join(f"{statement};" for statement in TABLES) in specification
+    assert [] == [name for name in FUNCTIONS if f"| `{name}(" not in specification]
