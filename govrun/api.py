@@ -210,7 +210,7 @@ def _open_writer(
     try:
         passphrases = Passphrases(world.environ, prompt)
         signers = held.enter_context(
-            open_signers(world, settings, store.origin, passphrases, lambda key: counts(settings, key))
+            open_signers(world, settings, store, passphrases, lambda key: counts(settings, key))
         )
         guard = Guard(heads_directory(world.environ), signers.log.verifier, world)
         writer = Writer(store, signers.receipt, signers.log, guard)

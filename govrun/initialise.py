@@ -33,6 +33,7 @@ CONFIG: Final = b"""# The operator's settings; options and environment variables
 format = 1
 
 # backend = "process"        # when no --backend is given
+# signer = "ssh-agent:SHA256:..." # the receipt key, when it is not in a file here; logSigner for the log key
 # digests = "plain"          # plain sha256 of prompts and outputs instead of salted commitments
 # [settings]                 # what backends read, such as
 # BITNET_CPP_DIR = "/opt/bitnet.cpp"
@@ -183,7 +184,7 @@ def _fill(
         from govrun.ledger.postgres_begin import begin_ledger
 
         begin_ledger(ledger, home, first, receipt, log, guard, world)
-    remember(home / "keys", receipt.verifier)
+    remember(home / "keys", receipt.verifier, 1)
     return trust, guard
 
 

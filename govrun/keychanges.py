@@ -86,7 +86,7 @@ class Changes:
         draft = Draft("keyAdded", {"role": role, "key": _shown(signer.verifier), "addedOn": self._world.now()})
         (appended,) = self._append(draft, (signer, self._root))
         if role == "receipt":
-            remember(self._directory, signer.verifier)
+            remember(self._directory, signer.verifier, appended.index + 1)
         return appended.index
 
     def rotate(self, role: ChangedRole) -> Rotated:
@@ -106,7 +106,7 @@ class Changes:
             index = self.add(role, signer)
             new = signer.verifier
         elif role == "receipt":
-            remember(self._directory, new)
+            remember(self._directory, new, self._writer.store.size())
         kept = None if old is None else path.with_name(f"{role}-{old.key_id.hex()}.key")
         replace_key_file(staged, path, kept)
         return Rotated(new, index, old, kept)

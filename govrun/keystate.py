@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from govrun.audit.trust import KeyRing, Keys, Role
+from govrun.audit.workers import KEY_KINDS
 from govrun.canonical import JsonObject
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import evolve, frozen
@@ -19,7 +20,6 @@ from govrun.signing.dsse import parse_envelope
 from govrun.signing.keys import Verifier, verifier_for
 
 _AT_ONCE: Final = 4096
-_KEY_KINDS: Final = ("keyAdded", "keyRevoked")
 
 
 @frozen
@@ -99,7 +99,7 @@ def _key_entries(reader: Reader) -> Iterator[tuple[int, bytes]]:
             continue
         # A row that is missing may hide anything, so its leaf is read.
         for index, row in enumerate(columns, start):
-            if row is None or row.kind in _KEY_KINDS:
+            if row is None or row.kind in KEY_KINDS:
                 yield from _key_leaves(reader, index, index + 1)
 
 
@@ -107,7 +107,7 @@ def _key_leaves(reader: Reader, start: int, stop: int) -> Iterator[tuple[int, by
     index = start
     for batch in reader.leaves(start, stop):
         for leaf in batch:
-            if parse_statement(parse_envelope(leaf).payload).kind in _KEY_KINDS:
+            if parse_statement(parse_envelope(leaf).payload).kind in KEY_KINDS:
                 yield index, leaf
             index += 1
 

@@ -10,6 +10,7 @@ from typing import Final
 from govrun.errors import ExitCode, GovrunError
 from govrun.frozen import frozen
 from govrun.keyuse import using
+from govrun.ledger.store import Reads
 from govrun.settings import AGENT_PREFIX, Settings
 from govrun.signing.keyfile import open_key
 from govrun.signing.keys import Signer
@@ -29,13 +30,14 @@ class Signers:
 
 @contextmanager
 def open_signers(
-    world: World, settings: Settings, origin: str, passphrases: Passphrases, counts: Callable[[bytes], bool]
+    world: World, settings: Settings, store: Reads, passphrases: Passphrases, counts: Callable[[bytes], bool]
 ) -> Iterator[Signers]:
-    """Both signers of a ledger's origin; while this lasts the receipt key is not revoked on this machine.
+    """Both signers of a ledger; while this lasts the receipt key is not revoked on this machine.
 
     counts: whether the ledger names a receipt key (32 bytes) that counts, asked where that is not known yet.
     GovrunError (ledger-unavailable): a key that is missing, unfit, of another ledger, revoked, or that an agent lacks.
     """
+    origin = store.origin
     log = log_signer(world, settings, origin, passphrases)
     if log.verifier.name != origin:
         raise GovrunError(
@@ -58,7 +60,7 @@ def open_signers(
             expected=expected,
             fix="use the receipt key that was made with this ledger",
         )
-    with using(settings.home / KEYS_DIRECTORY, receipt.verifier, lambda: counts(receipt.verifier.public)):
+    with using(settings.home / KEYS_DIRECTORY, receipt.verifier, store, lambda: counts(receipt.verifier.public)):
         yield Signers(receipt, log)
 
 

@@ -301,7 +301,7 @@ def test_a_revocation_that_could_not_be_written_leaves_a_key_that_the_ledger_is_
     with open_changes(world, settings, None, Passphrases(world.environ)) as changes:
         changes.add("receipt", second)
     remembered = place.home / "keys" / "use" / second.verifier.keyid
-    assert b"counts\n" == remembered.read_bytes()
+    assert b"counts %016d\n" % 2 == remembered.read_bytes()
     with (
         pytest.raises(OSError, match="no room"),
         ending(place.home / "keys", second.verifier, world, 100),
@@ -311,7 +311,27 @@ def test_a_revocation_that_could_not_be_written_leaves_a_key_that_the_ledger_is_
     write_signer(place.home / "keys" / "second.key", second)
     os.replace(place.home / "keys" / "second.key", place.home / "keys" / "receipt.key")
     place.call(argv=("/bin/true",))
-    assert b"counts\n" == remembered.read_bytes()
+    assert b"counts %016d\n" % 2 == remembered.read_bytes()
+
+
+def test_a_revocation_from_elsewhere_is_seen_at_the_next_start(place: Place) -> None:
+    """Two homes of one ledger, as two machines have them: each has a receipt key of its own."""
+    other = place.root / "other"
+    shutil.copytree(place.home, other, ignore=shutil.ignore_patterns("ledger*", "salts", "use"))
+    second = other / "keys" / "receipt.key"
+    second.unlink()
+    there = {"GOVRUN_HOME": str(other), "GOVRUN_LEDGER": str(place.ledger)}
+    assert 0 == place.go("keys", "add", "--role", "receipt", "--out", str(second)).code
+    assert 0 == place.run("--", *place.mark, env=there).code
+    assert 0 == place.run("--", *place.mark).code
+    assert 0 == place.run("--", *place.mark, env=there).code
+    keyid = look_at_key(second, "x/receipt")[0].keyid
+    assert 0 == place.go("keys", "revoke", keyid[:16], "--reason", "retired").code
+    # Nothing in the other home says so, but the ledger does.
+    assert (other / "keys" / "use" / keyid).read_bytes().startswith(b"counts ")
+    refused(place.run("--", *place.mark, env=there), 15, "ledger.receiptKey")
+    assert 0 == place.run("--", *place.mark).code
+    assert 4 == place.runs
 
 
 def test_other_tools_read_the_exported_keys(place: Place) -> None:
