@@ -43,7 +43,7 @@ def test_a_run_works_with_no_key_file_in_the_home(agents: Place) -> None:
     assert (1, ["genesis", "intent", "outcome"]) == (agents.runs, agents.kinds())
     verified = agents.go("verify")
     assert 0 == verified.code
-    assert b"writers-hold-log-key: both keys are in an ssh-agent that writers ask" in verified.out
+    assert "writers-hold-log-key: both keys are in an ssh-agent that writers ask" in verified.words
     rows = {row["role"]: row for row in agents.go("keys", "list", "--json").json}
     assert {"root": "not here", "log": "ssh-agent", "receipt": "ssh-agent"} == {
         role: row["where"] for role, row in rows.items()
@@ -115,7 +115,9 @@ def test_an_outcome_that_was_pending_is_appended_once_the_agent_is_back(bare: Pl
         refuse.unlink()
         assert 0 == bare.run("--", *bare.mark).code
         assert ["genesis", "intent", "outcome", "intent", "outcome"] == bare.kinds()
-        assert b"the log key is in an ssh-agent that writers ask and the receipt key in a file" in bare.go("verify").out
+        assert (
+            "the log key is in an ssh-agent that writers ask and the receipt key in a file" in bare.go("verify").words
+        )
 
 
 def test_the_key_of_a_running_ledger_moves_into_an_agent(place: Place, agent: Agent) -> None:

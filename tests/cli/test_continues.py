@@ -59,7 +59,7 @@ def test_a_new_ledger_continues_the_restored_one_and_closes_it(restored: Place) 
     verified = restored.go("verify")
     assert 0 == verified.code
     said = f"continues {origin} after its 3 entries, root {claim['rootHash'][:16]}...; lost behind them"
-    assert f"{said}, as its genesis claims: 2" in verified.out.decode()
+    assert f"{said}, as its genesis claims: 2" in verified.words
     assert '"lostEntries": 2' in restored.go("ledger", "show", "0").out.decode()
     # The old one: no writer goes on with it, and whoever wants to verify it can.
     said = refused(restored.run("--", *restored.mark, env={"GOVRUN_HOME": str(old)}), 16, "ledger.continued")
@@ -78,7 +78,7 @@ def test_the_loss_may_be_unknown_and_what_was_seen_is_told(restored: Place) -> N
     assert (0, True) == (done.code, "at least 2 are lost: a head of 5 entries was seen here" in done.err)
     claim = restored.entries()[0].predicate["continues"]
     assert ("unknown", None) == (claim["loss"], claim["lostEntries"])
-    assert b"how many is not known" in restored.go("verify").out
+    assert "how many is not known" in restored.go("verify").words
 
 
 def test_a_ledger_that_lost_nothing_may_end_too(place: Place) -> None:

@@ -52,7 +52,7 @@ def test_a_home_with_encrypted_keys_from_its_first_day(bare: Place) -> None:
     assert 0 == bare.run("--", *bare.mark, env=given).code
     verified = bare.go("verify")
     assert 0 == verified.code
-    assert b"writers-hold-log-key: both keys are in an encrypted file of this .govrun, so who can use" in verified.out
+    assert "writers-hold-log-key: both keys are in an encrypted file of this .govrun, so who can use" in verified.words
     assert {"encrypted file"} == {r["where"] for r in bare.go("keys", "list", "--json").json if r["inUse"]}
     assert 0 == bare.go("ledger", "publish", str(bare.root / "out")).code
 
@@ -67,10 +67,10 @@ def test_a_key_file_is_encrypted_and_decrypted_in_place(place: Place) -> None:
     refused(place.go("keys", "decrypt", "log", env=secret(place, "wrong", "other")), 15, "key.passphrase")
     assert 0 == place.go("keys", "decrypt", "log", env=given).code
     verified = place.go("verify")
-    assert b"the log key is in a file of this .govrun and the receipt key in an encrypted file" in verified.out
+    assert "the log key is in a file of this .govrun and the receipt key in an encrypted file" in verified.words
     assert 0 == place.go("keys", "decrypt", "receipt", env=given).code
     assert 0 == place.run("--", *place.mark).code
-    assert b"writers-hold-log-key: all keys lie in one .govrun" in place.go("verify").out
+    assert "writers-hold-log-key: all keys lie in one .govrun" in place.go("verify").words
     assert ["log.key", "receipt.key", "root.key"] == sorted(p.name for p in (place.home / "keys").glob("*.key*"))
 
 

@@ -62,7 +62,7 @@ def test_after_a_rotation_everything_goes_on_with_the_old_trust_file(place: Plac
     trust_file(place).write_bytes(kept)
     verified = place.go("verify")
     assert 0 == verified.code, verified.out
-    assert b"counts because the root key added it in entry 3" in verified.out
+    assert "counts because the root key added it in entry 3" in verified.words
     assert 0 == place.go("audit", "--policy", str(place.home / "policy.toml")).code
     old = [row for row in rows(place) if row["status"] == "retired"]
     assert [True] == [row["counts"] for row in old]
@@ -82,7 +82,7 @@ def test_a_revoked_key_signs_nothing_more_and_what_it_signed_before_stands(place
     done = place.go("keys", "rotate", "receipt", "--revoke", "--json")
     assert (0, 3, 4) == (done.code, done.json["addedAt"], done.json["revokedAt"]), done.err
     assert 0 == (verified := place.go("verify")).code
-    assert b"was revoked in entry 4 (superseded)" in verified.out
+    assert "was revoked in entry 4 (superseded)" in verified.words
     assert "revoked at 4 (superseded)" == receipts(place)[0][0]
     # Somebody puts the old file back: the home refuses it, and the ledger stays as it is.
     old = Path(done.json["oldFile"])

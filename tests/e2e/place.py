@@ -45,6 +45,11 @@ class Done:
     def json(self) -> Any:
         return json.loads(self.out)
 
+    @property
+    def words(self) -> str:
+        """What stdout says, wherever its lines are broken."""
+        return " ".join(self.out.decode().split())
+
 
 @dataclass(frozen=True)
 class Entry:
