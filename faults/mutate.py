@@ -24,6 +24,7 @@ LIST = Path(__file__).with_name("mutants.toml")
 PATIENCE_S = 180
 
 _COPIED = ("govrun", "tests", "schemas", "ledger", "faults", "pyproject.toml")
+_PARTS = 8  # of the tests of all mutants, each with a patience of its own
 _FAILED = 1  # what pytest ends with when tests failed; anything above says that they could not be asked
 
 
@@ -66,16 +67,18 @@ def rows(directory: Path, sample: int | None, seed: int, jobs: int) -> list[Row]
     tests = sorted({test for mutant in mutants for test in mutant.tests})
     progress = Progress("mutants", len(mutants))
     with ThreadPoolExecutor(jobs) as pool:
-        unchanged = None
-        if sample is None:
-            unchanged = pool.submit(_run_tests, directory / "unchanged", tests, stop_at_first=False, patience_s=500)
+        parts = [tests[n::_PARTS] for n in range(_PARTS)] if sample is None else []
+        unchanged = [
+            pool.submit(_run_tests, directory / f"unchanged-{n}", part, stop_at_first=False)
+            for n, part in enumerate(parts)
+            if part
+        ]
         broken: list[str] = []
         for words in pool.map(lambda one: _try(directory / f"mutant-{one[0]}", one[1], progress), enumerate(mutants)):
             broken += words
-        control = None if unchanged is None else unchanged.result()
+        controls = [one.result() for one in unchanged]
     progress.end()
-    if control is not None:
-        broken.append(f"without a mutant, these tests do not pass: {control}")
+    broken += [f"without a mutant, these tests do not pass: {said}" for said in controls if said is not None]
     row = Row("a defect put into govrun", "the tests", len(mutants), 0, 0, "tests fail", tuple(broken))
     return [row]
 
@@ -93,7 +96,6 @@ def _run_tests(
     tests: list[str],
     edits: tuple[Edit, ...] = (),
     stop_at_first: bool = True,
-    patience_s: float = PATIENCE_S,
 ) -> str | None:
     """What the tests say about a copy with these edits; None if they all pass."""
     directory.mkdir()
@@ -106,7 +108,7 @@ def _run_tests(
             if text.count(edit.old) != 1:
                 return f"could not be made: its text occurs {text.count(edit.old)} times in {edit.file}"
             file.write_text(text.replace(edit.old, edit.new))
-        return _pytest(directory, tests, stop_at_first, patience_s)
+        return _pytest(directory, tests, stop_at_first)
     finally:
         _end_what_is_left(directory)
         shutil.rmtree(directory)
@@ -131,7 +133,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy(source, target)
 
 
-def _pytest(directory: Path, tests: list[str], stop_at_first: bool, patience_s: float) -> str | None:
+def _pytest(directory: Path, tests: list[str], stop_at_first: bool) -> str | None:
     # Before everything else on the path, so that the copy is what is imported, by children too.
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTEST"))}
     environ |= {"PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(directory)}
@@ -140,7 +142,7 @@ def _pytest(directory: Path, tests: list[str], stop_at_first: bool, patience_s: 
         return "could not be asked: another govrun is imported"
     words = [sys.executable, "-m", "pytest", *(["-x"] if stop_at_first else []), "-n", "0", "--no-header", *tests]
     try:
-        done = subprocess.run(words, cwd=directory, env=environ, capture_output=True, text=True, timeout=patience_s)
+        done = subprocess.run(words, cwd=directory, env=environ, capture_output=True, text=True, timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
         return "the tests did not end"
     if done.returncode == 0 and " skipped" in done.stdout and " passed" not in done.stdout:
