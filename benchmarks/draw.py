@@ -44,8 +44,8 @@ PICTURES = (
     Picture(
         "proof-make",
         "Making the proof of one entry, the ledger opened for it",
-        "ms",
-        (Line("by the clock on the wall", "make proof ms"),),
+        "ms of CPU",
+        (Line("by CPU time", "make proof CPU ms"),),
     ),
     Picture(
         "proof-verify",

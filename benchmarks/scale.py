@@ -51,12 +51,14 @@ def rows(directory: Path, quick: bool) -> Iterator[Row]:
             f"at most {MOST_GROWTH:g}",
             ratio <= MOST_GROWTH,
         )
-    made, verified = last["make proof ms"], last["verify proof CPU ms"]
+    made, verified = last["make proof CPU ms"], last["verify proof CPU ms"]
     words = f"proof of one entry of {size:,}"
     opened = f"{last['proof bytes']:,.0f} bytes, ledger opened each time"
-    yield Row(f"{words}: make it", f"{made:.2g} ms", opened, None, f"at most {MOST_MAKE_MS} ms", made <= MOST_MAKE_MS)
+    yield Row(
+        f"{words}: make it, CPU", f"{made:.2g} ms", opened, None, f"at most {MOST_MAKE_MS} ms", made <= MOST_MAKE_MS
+    )
     within = f"at most {MOST_VERIFY_MS} ms"
-    shown = "`govrun verify PROOF`, a process of its own"
+    shown = f"`govrun verify PROOF`; {last['python CPU ms']:.3g} ms, python -c pass"
     yield Row(f"{words}: verify it, CPU", f"{verified:.3g} ms", shown, None, within, verified <= MOST_VERIFY_MS)
     yield _tree_only(directory / "home", 100_000)
 
@@ -140,11 +142,12 @@ def _proof(place: Place, times: int) -> Point:
     file = place.directory / "entry.tlog-proof"
 
     def make() -> float:
-        return 1e3 * seconds(lambda: file.write_bytes(_proof_of(ledger, chance)), "wall")
+        return 1e3 * seconds(lambda: file.write_bytes(_proof_of(ledger, chance)), "cpu")
 
-    made = Rounds(times, make, lambda: cpu_ms(place.command("govrun", "verify", str(file))))
-    bytes_ = len(_proof_of(ledger, chance))
-    return {"make proof ms": made.median(0), "verify proof CPU ms": made.median(1), "proof bytes": bytes_}
+    verify, nothing = place.command("govrun", "verify", str(file)), place.command("python", "-c", "pass")
+    rounds = Rounds(times, make, lambda: cpu_ms(verify), lambda: cpu_ms(nothing))
+    found = {"make proof CPU ms": rounds.median(0), "verify proof CPU ms": rounds.median(1)}
+    return {**found, "python CPU ms": rounds.median(2), "proof bytes": len(_proof_of(ledger, chance))}
 
 
 def _proof_of(ledger: str, chance: random.Random) -> bytes:

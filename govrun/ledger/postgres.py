@@ -215,6 +215,12 @@ class PostgresStore:
         row = self._first("SELECT leaf FROM govrun.entry WHERE idx = %s", (index,))
         return None if row is None else bytes(row[0])
 
+    def leaves(self, first: int, count: int) -> list[bytes]:
+        """The leaves from an index on, in order; fewer if some are missing."""
+        self._flush()
+        sql = "SELECT leaf FROM govrun.entry WHERE idx >= %s AND idx < %s ORDER BY idx"
+        return [bytes(leaf) for (leaf,) in self._rows(sql, (first, first + count))]
+
     def hashes(self, positions: Sequence[int]) -> list[bytes]:
         """The stored hashes at these positions, in this order; fewer if some are missing (a `HashReader`)."""
         self._flush()

@@ -308,6 +308,11 @@ class SqliteStore:
         row = self._run("SELECT leaf FROM entry WHERE idx = ?", (index,)).fetchone()
         return None if row is None else bytes(row[0])
 
+    def leaves(self, first: int, count: int) -> list[bytes]:
+        """The leaves from an index on, in order; fewer if some are missing."""
+        sql = "SELECT leaf FROM entry WHERE idx >= ? AND idx < ? ORDER BY idx"
+        return [bytes(leaf) for (leaf,) in self._run(sql, (first, first + count)).fetchall()]
+
     def hashes(self, positions: Sequence[int]) -> list[bytes]:
         """The stored hashes at these positions, in this order; fewer if some are missing (a `HashReader`)."""
         return select_hashes(self._run, positions)

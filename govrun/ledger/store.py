@@ -108,6 +108,9 @@ class Store(Reads, Protocol):
     def ends(self) -> Ends:
         """How far entries and tree hashes go, by the last of each, and the newest checkpoint's note."""
 
+    def leaves(self, first: int, count: int) -> list[bytes]:
+        """The leaves from an index on, in order; fewer if some are missing."""
+
     def add_entry(self, entry: Entry, columns: IndexColumns, position: int, hashes: Sequence[bytes]) -> None:
         """Write an entry, its columns, and the hashes that the tree grows by, from a position on."""
 
