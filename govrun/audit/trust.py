@@ -168,8 +168,26 @@ class KeyRing:
     def _revoke(self, statement: Statement, index: int) -> None:
         predicate = statement.predicate
         public = bytes.fromhex(predicate["key"]["publicKey"])
+        suspect_from = predicate["suspectFromIndex"]
+        if suspect_from is not None and suspect_from > index:
+            raise GovrunError(
+                ExitCode.LEDGER_INCONSISTENT,
+                "suspectFrom",
+                "a key is suspect from a later entry than the one that revokes it",
+                found=f"entry {suspect_from}",
+                expected=f"at most {index}",
+            )
         if predicate["role"] == "root":
-            self._roots = [root for root in self._roots if root.public != public]
+            left = [root for root in self._roots if root.public != public]
+            if not left:
+                raise GovrunError(
+                    ExitCode.LEDGER_INCONSISTENT,
+                    "lastRoot",
+                    "the last root key that counts is revoked",
+                    found=public.hex()[:16],
+                    expected="another root key that counts",
+                )
+            self._roots = left
         elif (number := self.number_of(public)) is not None:
             self.revocations.append(Revocation(number, index, predicate["suspectFromIndex"], str(predicate["reason"])))
 

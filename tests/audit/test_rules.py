@@ -434,6 +434,20 @@ def test_receipts_below_a_pinned_checkpoint_are_not_suspect(tmp_path: Path) -> N
     assert (whole.exit_code, told(whole)) == (ExitCode.SUCCESS, [])
 
 
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (ledgers.key_revoked(ROOT, None, "root", "retired"), "key.lastRoot"),
+        (ledgers.key_revoked(RECEIPT, 5), "key.suspectFrom"),
+    ],
+)
+def test_a_revocation_that_no_root_key_may_sign_is_found(tmp_path: Path, change: Draft, rule: str) -> None:
+    ledger = begun()
+    index = ledger.add(change, ROOT)
+    report = verified(ledger, tmp_path)
+    assert (report.exit_code, told(report)) == (ExitCode.LEDGER_INCONSISTENT, [("error", rule, index)])
+
+
 def test_revoking_a_key_that_never_counted_changes_nothing(tmp_path: Path) -> None:
     ledger = begun()
     ledger.add(ledgers.key_revoked(SECOND, 0), ROOT)

@@ -176,6 +176,9 @@ class Ledger:
                 self.no("keyChanges", index, 41)
                 continue
             changed = roots if predicate["role"] == "root" else receipts
+            if kind == "keyRevoked" and ((predicate["suspectFromIndex"] or 0) > index or roots == [key]):
+                self.no("keyChanges", index, 40)
+                continue
             if kind == "keyAdded":
                 changed += [key] if key not in gone and key not in changed else []
                 continue

@@ -412,6 +412,11 @@ def _keyed() -> Iterator[Case]:
     yield _case(
         "key-before-added", "a key signs before it was added", ledger, rejected(41, check="signatures", index=1)
     )
+    broken = rejected(40, check="keyChanges", index=1)
+    last = key_revoked(ROOT, None, "root")
+    yield change("root-last-revoked", "the last root key is revoked", "keyRevoked", last, (ROOT,), broken)
+    ahead = key_revoked(RECEIPT, 2)
+    yield change("suspect-ahead", "suspect from behind the entry that says so", "keyRevoked", ahead, (ROOT,), broken)
     ledger = begun()
     ledger.add("keyRevoked", revoked, ROOT)
     ledger.add("denied", denied(6))
