@@ -137,6 +137,10 @@ def kind_of(location: str | Path) -> Kind:
     path = Path(location)
     if path.is_dir():
         return "directory"
+    if path.with_name(path.name + "-wal").exists():
+        # A database that somebody writes to. If it is this process, closing the file here would drop SQLite's locks on
+        # it, and the next writer elsewhere that closes would take the write-ahead log away.
+        return "sqlite"
     head = _head_of(path)
     if head.startswith(_ZIP):
         return "export"

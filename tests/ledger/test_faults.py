@@ -78,6 +78,16 @@ def test_a_writer_that_is_stopped_holds_others_up_until_their_deadline_only(home
     assert 2 == home.size()
 
 
+def test_reading_in_the_process_of_a_writer_does_not_let_go_of_its_locks(home: Home) -> None:
+    with home.writer() as writer:
+        assert 1 == home.size()
+        with home.writer() as other:
+            other.append([denied()])
+        Child(home, "append", "1").finish()
+        assert 3 == writer.append([denied()])[0].index
+    assert 4 == home.size()
+
+
 def test_closing_while_another_holds_the_lock_leaves_folding_to_the_next(home: Home) -> None:
     with home.writer(wait_ms=50) as writer:
         writer.append([denied()])
