@@ -17,7 +17,7 @@ from govrun.errors import ExitCode, GovrunError
 from govrun.execute.process import Interrupt
 from govrun.filecache import DigestCache
 from govrun.frozen import evolve
-from govrun.home import find_home
+from govrun.home import find_home, load_trust, trust_path
 from govrun.invoke import Ground, Result, unlaunched
 from govrun.invoke import run as run_request
 from govrun.ledger.append import Writer
@@ -26,7 +26,7 @@ from govrun.ledger.store import Store
 from govrun.permit import Asked, Site, ask, read_policy
 from govrun.request import MAX_PROMPT_BYTES, Request, check_request
 from govrun.settings import Settings, load_settings, read_private
-from govrun.signers import open_signers
+from govrun.signers import open_receipt_signer, open_signers
 from govrun.signing.passphrase import Passphrases, Prompt
 from govrun.world import World, real_world
 
@@ -209,6 +209,8 @@ def _open_writer(
     store = open_own_store(world, settings)
     try:
         passphrases = Passphrases(world.environ, prompt)
+        if not store.may_sign:
+            return _open_awaiting(world, settings, held, passphrases, store), store
         signers = held.enter_context(
             open_signers(world, settings, store, passphrases, lambda key: counts(settings, key))
         )
@@ -218,6 +220,18 @@ def _open_writer(
         store.close()
         raise
     return writer, store
+
+
+def _open_awaiting(world: World, settings: Settings, held: ExitStack, passphrases: Passphrases, store: Store) -> Writer:
+    """A writer for a store that takes checkpoints from its sequencer only; this user's trust file names the log key."""
+    from govrun.ledger.awaited import AwaitingWriter
+
+    log = load_trust(trust_path(world.environ, store.origin)).log
+    receipt = held.enter_context(
+        open_receipt_signer(world, settings, store, passphrases, lambda key: counts(settings, key))
+    )
+    guard = Guard(heads_directory(world.environ), log, world)
+    return AwaitingWriter(store, receipt, log, guard, settings.ledger_timeout_ms)
 
 
 def open_own_store(world: World, settings: Settings) -> Store:

@@ -168,7 +168,7 @@ def announce(ground: Ground, allowed: Permit) -> Announced:
 def unlaunched(error: GovrunError) -> GovrunError:
     """The error as it is told while nothing can have run: its code is one of 10-16, and its effect says so."""
     effect = "nothing was executed and nothing was recorded"
-    if error.effect is not None and error.effect.startswith("unknown"):
+    if error.effect is not None and error.effect.startswith(("unknown", "appended")):
         effect = f"nothing was executed; {error.effect}"
     # Whatever the reason, no evidence can be left, and so nothing may run.
     code = error.code if ExitCode.REQUEST_INVALID <= error.code < ExitCode.COMMAND_FAILED else _UNAVAILABLE
@@ -237,6 +237,8 @@ def _append_or_keep(ground: Ground, announced: Announced, draft: Draft, did: str
     except GovrunError as error:
         code = error.code if 30 <= error.code <= 33 else ExitCode.APPEND_FAILED
         effect = f"{did}; its outcome is kept in pending/ and will be appended at the next start"
+        if (error.effect or "").startswith("appended"):
+            effect = f"{did}; its outcome is {error.effect}, and kept in pending/ too"
         try:
             pending.keep(
                 ground.writer.store.directory / pending.PENDING_DIRECTORY, announced.lease, draft, announced.permit.salt

@@ -65,7 +65,7 @@ def read_keys(reader: Reader) -> tuple[LedgerKey, ...]:
             from_genesis=(),
         )
     )
-    for index, leaf in _key_entries(reader):
+    for index, leaf in key_entries(reader):
         if ring.apply(index, leaf) is not None:
             continue
         statement = parse_statement(parse_envelope(leaf).payload)
@@ -90,7 +90,8 @@ def _first_keys(reader: Reader) -> Iterator[LedgerKey]:
         yield LedgerKey(role, verifier_for(key_name(reader.origin, role), public), 0)
 
 
-def _key_entries(reader: Reader) -> Iterator[tuple[int, bytes]]:
+def key_entries(reader: Reader) -> Iterator[tuple[int, bytes]]:
+    """(index, leaf) of each key change, in order; nothing is verified."""
     for start in range(0, reader.size, _AT_ONCE):
         stop = min(start + _AT_ONCE, reader.size)
         columns = reader.columns(start, stop)

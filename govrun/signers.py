@@ -48,6 +48,16 @@ def open_signers(
             expected=origin,
             fix="use the log key that was made with this ledger",
         )
+    with open_receipt_signer(world, settings, store, passphrases, counts) as receipt:
+        yield Signers(receipt, log)
+
+
+@contextmanager
+def open_receipt_signer(
+    world: World, settings: Settings, store: Reads, passphrases: Passphrases, counts: Callable[[bytes], bool]
+) -> Iterator[Signer]:
+    """The signer of receipts alone, where another signs checkpoints; otherwise as `open_signers`."""
+    origin = store.origin
     receipt = one_signer(world, settings, "receipt", origin, passphrases)
     expected = f"{origin}/receipt"
     # What it signed would be trusted by nobody who trusts this ledger.
@@ -61,7 +71,7 @@ def open_signers(
             fix="use the receipt key that was made with this ledger",
         )
     with using(settings.home / KEYS_DIRECTORY, receipt.verifier, store, lambda: counts(receipt.verifier.public)):
-        yield Signers(receipt, log)
+        yield receipt
 
 
 def log_signer(world: World, settings: Settings, origin: str, passphrases: Passphrases) -> Signer:

@@ -17,6 +17,7 @@ from govrun.cli.output import show_json, table
 from govrun.cli.prepare import prepare
 from govrun.cli.prove import prove
 from govrun.cli.publish import publish
+from govrun.cli.sequence import sequence
 from govrun.ledger.entry import IndexColumns, columns_of
 from govrun.ledger.read import Reader
 from govrun.receipt import KINDS, parse_statement
@@ -28,7 +29,7 @@ def command() -> None:
     """Read, prove and publish a ledger. What is shown is read, not verified: that is `govrun verify`."""
 
 
-for one in (prove, consistency, disclose, erase, publish, export, migrate, prepare):
+for one in (prove, consistency, disclose, erase, publish, export, migrate, prepare, sequence):
     command.add_command(one)
 
 

@@ -257,6 +257,11 @@ class PostgresStore:
         self._flush()
         self._run("SELECT govrun.sign(%s, %s)", (size, note))
 
+    @property
+    def may_sign(self) -> bool:
+        """Whether the database takes checkpoints from the role of this connection."""
+        return self.rights.may_sign
+
     def begin(self, origin: str) -> None:
         """Give an empty ledger the origin under which its first entry is about to be written."""
         self.origin = origin

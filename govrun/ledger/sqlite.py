@@ -136,6 +136,7 @@ class SqliteStore:
         self.directory = path.parent
         self.origin = ""
         self.world = world
+        self.may_sign = True
         self.leases = FileLeases(self.directory / LEASES_DIRECTORY)
         self._wait_ms = wait_ms
         self._connect = connect

@@ -114,6 +114,10 @@ class Store(Reads, Protocol):
     def add_entry(self, entry: Entry, columns: IndexColumns, position: int, hashes: Sequence[bytes]) -> None:
         """Write an entry, its columns, and the hashes that the tree grows by, from a position on."""
 
+    @property
+    def may_sign(self) -> bool:
+        """Whether checkpoints are taken from this writer, and not from a sequencer only."""
+
     def add_checkpoint(self, size: int, note: bytes) -> None:
         """Write the signed note of the tree of size entries."""
 

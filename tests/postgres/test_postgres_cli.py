@@ -156,6 +156,6 @@ def test_a_second_ledger_does_not_begin_in_the_same_database(begun: Site, there:
 
 
 def test_prepare_tells_what_it_made(site: Site, here: Place) -> None:
-    done = here.go("ledger", "prepare", site.url(ADMIN), "--json")
+    done = here.go("ledger", "prepare", site.url(ADMIN), "--sequencer", "--json")
     roles = {role: f"{site.name}_{role}" for role in ("owner", "writer", "sequencer", "reader")}
-    assert {"database": site.name, "roles": roles} == json.loads(done.out)
+    assert {"database": site.name, "roles": roles, "writersSign": False} == json.loads(done.out)

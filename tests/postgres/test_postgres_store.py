@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import psycopg
 import pytest
@@ -182,9 +183,15 @@ def test_who_appends_cannot_sign_where_only_the_sequencer_does(make: Callable[..
     assert 1 == verified_size(shared.url("rita"))
 
 
-def append_raw(shared: Shared, leaf: bytes, **changed: object) -> str | None:
+class HasUrl(Protocol):
+    """A ledger that users reach each by a URL of their own."""
+
+    def url(self, user: str) -> str: ...
+
+
+def append_raw(shared: HasUrl, leaf: bytes, **changed: object) -> str | None:
     """Call append() with what fits, except for what is changed; the SQLSTATE of the refusal."""
-    reader = open_ledger(shared.url("rita"))
+    reader = open_ledger(shared.url("anna"))
     last = leaf_hash(next(iter(reader.leaves(reader.size - 1, reader.size)))[0])
     frontier = Frontier.at(reader.size, reader.hashes)
     size = reader.size
