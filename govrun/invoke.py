@@ -321,6 +321,8 @@ def _count_or_record(ground: Ground, denied: Draft, salt: bytes | None) -> str:
     try:
         index = ground.writer.append([denied], salts=[salt])[0].index
     except GovrunError as error:
+        if (error.effect or "").startswith("appended"):
+            return f"the refusal is {error.effect} ({error.rule})"
         if uncounted is not None:
             return f"the refusal could be neither counted ({uncounted.rule}) nor recorded ({error.rule})"
         return f"the refusal could not be recorded ({error.rule})"

@@ -77,16 +77,18 @@ def test_a_run_counts_once_the_sequencer_has_signed(site: Site, sue: Place, anna
 
 def test_without_a_sequencer_nothing_runs_and_the_intent_is_told(site: Site, sue: Place, anna: Place) -> None:
     wait_ms(anna, 300)
+    done = anna.go("run", "--backend", "bitnet", "--prompt", "x")
+    assert "the refusal is appended as entry 1, which no checkpoint covers yet" in done.err, done.err
     done = anna.run("--", *anna.mark)
     assert 15 == done.code, done.err
     assert "[checkpoint.awaited]" in done.err
-    assert "nothing was executed; appended as entry 1, which no checkpoint covers yet" in done.err
+    assert "nothing was executed; appended as entry 2, which no checkpoint covers yet" in done.err
     assert 0 == anna.runs
     assert 0 == sue.go("ledger", "sequence", "--once").code
     with sequencing(sue):
         assert 0 == anna.run("--", *anna.mark).code
     kinds = [row["kind"] for row in anna.go("ledger", "list", "--json").json]
-    assert ["genesis", "intent", "gap", "intent", "outcome"] == kinds
+    assert ["genesis", "denied", "intent", "gap", "intent", "outcome"] == kinds
     assert 0 == anna.go("verify").code
 
 
