@@ -111,9 +111,14 @@ def same(place: Place, form: str, *words: str, trim: Callable[[Any], Any] = lamb
     return found
 
 
+# Only a database can say who may sign in it.
+WHO_SIGNS = "the database takes checkpoints from whoever appends"
+
+
 def without_what_only_a_store_has(report: Any) -> Any:
     """A report without the checks of query columns, and of all checkpoints but one, which no other form has."""
     trimmed = copy.deepcopy(report)
+    trimmed["assurance"]["grounds"] = [line for line in report["assurance"]["grounds"] if WHO_SIGNS not in line]
     checks = {one["id"]: one for one in trimmed["checks"] if one["id"] != "index"}
     assert checks["checkpoints"]["judged"] in (1, report["ledger"]["size"])
     checks["checkpoints"]["judged"] = None
@@ -123,6 +128,8 @@ def without_what_only_a_store_has(report: Any) -> Any:
 def test_verify(place: Place, form: str) -> None:
     done = same(place, form, "verify", "LEDGER", *KEYS, *AT, "--json", trim=without_what_only_a_store_has)
     assert (301, "keyed", "yes") == (done.json["ledger"]["size"], done.json["assurance"]["level"], done.json["verdict"])
+    told = [line for line in done.json["assurance"]["grounds"] if WHO_SIGNS in line]
+    assert form.startswith("postgresql://") == bool(told)
 
 
 def test_verify_with_a_kept_checkpoint(place: Place, form: str) -> None:
