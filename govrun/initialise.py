@@ -77,7 +77,7 @@ def make_home(
     ledger: the database of a shared ledger that begins here, in the place of a file in the home. continues: a ledger
     that ended, which is closed for good once this one is there. Raises GovrunError: usage for a bad
     origin or plan, ledger-unavailable when there is one already or it cannot be written. Nothing is left behind on
-    failure.
+    failure, unless the ledger has begun in a database: then its keys stay, and the effect says where.
     """
     plan = plan or KeyPlan()
     name = _checked_origin(origin if origin is not None else f"govrun.local/{world.random_bytes(8).hex()}")
@@ -96,9 +96,15 @@ def make_home(
         raise _refused("trust.exists", "a trust file for this origin exists", trust_file.name, "another --origin")
     beside = home.with_name(f"{home.name}.new-{world.new_id()[:8]}")
     made: list[Path] = []
+    effect = "nothing was made"
+    has_begun = False
     try:
         beside.mkdir(mode=0o700)
         trust, guard = _fill(world, beside, name, allowed, plan, continues, ledger)
+        if ledger is not None:
+            # It cannot be taken back, and without its keys nobody could go on with it.
+            has_begun = True
+            effect = f"the ledger has begun in the database; its keys are in {beside.name}, to be renamed {home.name}"
         # A head that is remembered would refuse the next ledger of this origin.
         made.append(guard.path)
         _write_trust(trust_file, evolve(trust, home=Path(os.path.realpath(home.parent)) / home.name))
@@ -108,11 +114,13 @@ def make_home(
         _sync(home.parent)
         _release_place(world, name, trust_file)
     except OSError as error:
-        raise _refused("home.write", "the home cannot be made", error.strerror or "?", "a writable place") from error
+        what, expected = "the home cannot be made", "a home and a trust file that can be written"
+        raise _refused("home.write", what, error.strerror or "?", expected, effect) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        for path in made:
-            path.unlink(missing_ok=True)
+        if not has_begun:
+            shutil.rmtree(beside, ignore_errors=True)
+            for path in made:
+                path.unlink(missing_ok=True)
     if continues is not None:
         _close(world, continues, name)
     return Made(home, name, trust_file)
@@ -264,7 +272,5 @@ def _sync(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _refused(rule: str, what: str, found: str, expected: str) -> GovrunError:
-    return GovrunError(
-        ExitCode.LEDGER_UNAVAILABLE, rule, what, found=found, expected=expected, effect="nothing was made"
-    )
+def _refused(rule: str, what: str, found: str, expected: str, effect: str = "nothing was made") -> GovrunError:
+    return GovrunError(ExitCode.LEDGER_UNAVAILABLE, rule, what, found=found, expected=expected, effect=effect)

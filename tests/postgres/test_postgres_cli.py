@@ -159,3 +159,18 @@ def test_prepare_tells_what_it_made(site: Site, here: Place) -> None:
     done = here.go("ledger", "prepare", site.url(ADMIN), "--sequencer", "--json")
     roles = {role: f"{site.name}_{role}" for role in ("owner", "writer", "sequencer", "reader")}
     assert {"database": site.name, "roles": roles, "writersSign": False} == json.loads(done.out)
+
+
+def test_the_keys_of_a_ledger_that_has_begun_are_kept_when_its_home_cannot_be_made(site: Site, here: Place) -> None:
+    assert 0 == here.go("ledger", "prepare", site.url(ADMIN)).code
+    site.grant("anna", "writer")
+    # The trust file has no place.
+    (Path(here.environ["XDG_CONFIG_HOME"]) / "govrun").write_bytes(b"")
+    done = here.go("init", "--origin", "example.com/shared", "--allow", "process", "--ledger", site.url("anna"))
+    assert (15, False) == (done.code, here.home.exists())
+    [kept] = here.home.parent.glob(".govrun.new-*")
+    assert f"its keys are in {kept.name}, to be renamed .govrun" in done.err
+    (Path(here.environ["XDG_CONFIG_HOME"]) / "govrun").unlink()
+    kept.rename(here.home)
+    here.extra["GOVRUN_HOME"] = str(here.home)
+    assert 0 == here.run("--", "/bin/true").code
