@@ -25,7 +25,8 @@ demo: $(READY)
 	@$(BIN)/python examples/demo.py
 
 test: $(READY) modules
-	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=95
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not threads' --cov --cov-report=term:skip-covered --cov-fail-under=95
+	$(BIN)/python -m pytest -m threads
 
 # Go is not needed; where it is there, programs over others' packages check what govrun writes, and others' vectors are
 # read from Go's module cache. What cannot be had is skipped by the tests, which say what was not shown.

@@ -21,6 +21,8 @@ from govrun.invoke import Ground
 from govrun.world import real_world
 from tests.e2e.place import Place, processes_below, until
 
+pytestmark = pytest.mark.threads
+
 # A program that runs commands from 16 threads until it is killed, and says each run that was acknowledged.
 PROGRAM = """
 import itertools, os, sys, threading, govrun

@@ -718,6 +718,7 @@ def test_a_program_that_reaps_all_its_children_does_not_disturb(level: str) -> N
     assert ("exited", 2, b"fine\n") == (captured.ended, captured.exit_code, captured.stdout.data)
 
 
+@pytest.mark.threads
 def test_a_fork_for_one_run_does_not_keep_the_output_of_another_open(level: str) -> None:
     """Short runs of many threads: each sees the end of its own pipes, and no output is taken for cut off."""
     with ThreadPoolExecutor(16) as pool:
