@@ -312,7 +312,7 @@ LEDGERS: dict[str, tuple[Break, str]] = {
     "newer": (sql("PRAGMA user_version = 2"), "ledger.newer"),
     "trigger": (sql("CREATE TRIGGER t AFTER INSERT ON entry BEGIN SELECT 1; END"), "ledger.form"),
     "entry changed": (sql("UPDATE entry SET leaf = x'00' WHERE idx = 0"), "ledger.leaf"),
-    "entry gone": (sql("DELETE FROM entry"), "ledger.head"),
+    "entry gone": (sql("DELETE FROM entry"), "ledger.damaged"),
     "node changed": (sql("UPDATE node SET hash = zeroblob(32)"), "ledger.root"),
     "checkpoint gone": (sql("DELETE FROM checkpoint"), "ledger.head"),
     "checkpoint changed": (sql("UPDATE checkpoint SET note = x'00'"), "note.form"),

@@ -207,8 +207,9 @@ type statement struct {
 			Index    int64  `json:"index"`
 			Previous string `json:"previous"`
 		} `json:"ledger"`
-		Role string `json:"role"`
-		Key  struct {
+		Role             string `json:"role"`
+		SuspectFromIndex *int64 `json:"suspectFromIndex"`
+		Key              struct {
 			PublicKey string `json:"publicKey"`
 		} `json:"key"`
 		Keys struct {

@@ -327,8 +327,13 @@ func checkReceipts(entries [][]byte, trusted trust) error {
 			if _, err := opened.signers(roots, 1); err != nil {
 				return fmt.Errorf("entry %d: %w", index, err)
 			}
+			if from := made.Predicate.SuspectFromIndex; from != nil && *from > int64(index) {
+				return fmt.Errorf("entry %d: suspect from a later entry", index)
+			}
 			if made.Predicate.Role == "root" {
-				roots = without(roots, key)
+				if roots = without(roots, key); len(roots) == 0 {
+					return fmt.Errorf("entry %d: the last root key is revoked", index)
+				}
 			} else {
 				revoked[string(key)] = true
 				receipts = without(receipts, key)
