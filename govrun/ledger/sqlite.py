@@ -294,7 +294,7 @@ class SqliteStore:
 
     def ends(self) -> Ends:
         """How far entries and tree hashes go, by the last of each, and the newest checkpoint's note."""
-        return Ends(*self._run(_SELECT_ENDS).fetchone())
+        return Ends(*self._fetch(_SELECT_ENDS)[0])
 
     def head(self) -> bytes | None:
         """The newest checkpoint's note, None in an empty ledger."""
@@ -306,38 +306,39 @@ class SqliteStore:
 
     def leaf(self, index: int) -> bytes | None:
         """The leaf at an index, None if there is none."""
-        row = self._run("SELECT leaf FROM entry WHERE idx = ?", (index,)).fetchone()
-        return None if row is None else bytes(row[0])
+        rows = self._fetch("SELECT leaf FROM entry WHERE idx = ?", (index,))
+        return bytes(rows[0][0]) if rows else None
 
     def leaves(self, first: int, count: int) -> list[bytes]:
         """The leaves from an index on, in order; fewer if some are missing."""
         sql = "SELECT leaf FROM entry WHERE idx >= ? AND idx < ? ORDER BY idx"
-        return [bytes(leaf) for (leaf,) in self._run(sql, (first, first + count)).fetchall()]
+        return [bytes(leaf) for (leaf,) in self._fetch(sql, (first, first + count))]
 
     def hashes(self, positions: Sequence[int]) -> list[bytes]:
         """The stored hashes at these positions, in this order; fewer if some are missing (a `HashReader`)."""
-        return select_hashes(self._run, positions)
+        try:
+            return select_hashes(self._run, positions)
+        except sqlite3.Error as error:
+            raise refusal(error) from error
 
     def columns(self, index: int) -> IndexColumns | None:
         """The query columns of an entry."""
-        row = self._run(SELECT_COLUMNS, (index, index + 1)).fetchone()
-        return None if row is None else IndexColumns(*row)
+        rows = self._fetch(SELECT_COLUMNS, (index, index + 1))
+        return IndexColumns(*rows[0]) if rows else None
 
     def intent_of_request(self, request_id: str) -> int | None:
         """The index of the intent that claimed a request id."""
-        row = self._run(
-            "SELECT idx FROM entry_index WHERE request_id = ? AND kind = 'intent'", (request_id,)
-        ).fetchone()
-        return None if row is None else int(row[0])
+        rows = self._fetch("SELECT idx FROM entry_index WHERE request_id = ? AND kind = 'intent'", (request_id,))
+        return int(rows[0][0]) if rows else None
 
     def answer_to(self, intent: int, kind: str) -> int | None:
         """The index of the entry of a kind (`outcome` or `gap`) about the intent at an index."""
-        row = self._run("SELECT idx FROM entry_index WHERE intent = ? AND kind = ?", (intent, kind)).fetchone()
-        return None if row is None else int(row[0])
+        rows = self._fetch("SELECT idx FROM entry_index WHERE intent = ? AND kind = ?", (intent, kind))
+        return int(rows[0][0]) if rows else None
 
     def open_intents(self) -> tuple[tuple[int, str], ...]:
         """(index, invocation id) of each intent without outcome and gap, by index."""
-        return tuple(self._run("SELECT idx, invocation_id FROM open_intent ORDER BY idx").fetchall())
+        return tuple(self._fetch("SELECT idx, invocation_id FROM open_intent ORDER BY idx"))
 
     def add_entry(self, entry: Entry, columns: IndexColumns, position: int, hashes: Sequence[bytes]) -> None:
         """Write an entry, its columns, and the hashes that the tree grows by, from a position on."""
@@ -355,6 +356,14 @@ class SqliteStore:
     def add_checkpoint(self, size: int, note: bytes) -> None:
         """Write the signed note of the tree of size entries."""
         self._run("INSERT INTO checkpoint VALUES (?, ?)", (size, note))
+
+    def _fetch(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        # The disk can also fail while rows are fetched.
+        cursor = self._run(sql, values)
+        try:
+            return cursor.fetchall()
+        except sqlite3.Error as error:
+            raise refusal(error) from error
 
     def _write_rows(self) -> None:
         assert self._connection is not None  # noqa: S101 - rows are taken inside `hold` only, which connects
